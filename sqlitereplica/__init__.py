@@ -1,0 +1,74 @@
+"""Replicate SQLite databases from inside the application, in Litestream's format."""
+
+from __future__ import annotations
+
+from sqlitereplica.errors import (
+    AnotherWriterError,
+    ChecksumMismatchError,
+    DatabaseStateError,
+    InvalidFileError,
+    MixedSQLiteCopiesError,
+    NotRestorableError,
+    PinExistsError,
+    PosMismatchError,
+    ReplicatorClosedError,
+    SQLiteReplicaError,
+    StoreError,
+    SyncTimeoutError,
+    TargetExistsError,
+    VerificationError,
+    VerifyStoppedError,
+)
+from sqlitereplica.policy import Retention
+from sqlitereplica.replicate import ReplicaStatus, Replicator, Status
+from sqlitereplica.restore import (
+    RestorePoint,
+    RestorePoints,
+    RestoreResult,
+    VerifyReport,
+    restore,
+    restore_points,
+    verify,
+)
+from sqlitereplica.store import Pin, Replica
+
+__all__ = [
+    "AnotherWriterError",
+    "ChecksumMismatchError",
+    "DatabaseStateError",
+    "InvalidFileError",
+    "MixedSQLiteCopiesError",
+    "NotRestorableError",
+    "Pin",
+    "PinExistsError",
+    "PosMismatchError",
+    "Replica",
+    "ReplicaStatus",
+    "Replicator",
+    "ReplicatorClosedError",
+    "RestorePoint",
+    "RestorePoints",
+    "RestoreResult",
+    "Retention",
+    "SQLiteReplicaError",
+    "Status",
+    "StoreError",
+    "SyncTimeoutError",
+    "TargetExistsError",
+    "VerificationError",
+    "VerifyReport",
+    "VerifyStoppedError",
+    "__version__",
+    "restore",
+    "restore_points",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> str:
+    """Look the version up only when it is asked for: metadata are slow to read."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("sqlitereplica")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,126 @@
+"""A view: one committed state of the source database, readable page by page.
+
+Theory. While a read transaction of ours stands at a wal-index header H, SQLite keeps every
+page of that state where it is:
+
+* pages with a frame in (nBackfill, mxFrame] of H are read from the WAL, which cannot be
+  reset under our mark;
+* all others are read from the database file. A checkpoint may write there meanwhile, but
+  only pages whose frames are at or below our mark, and those we take from the WAL. When H
+  was fully backfilled our lock is READ_LOCK(0), and nobody writes to the file at all.
+
+So a view needs SQLite only to begin and to end, both done by the capture thread; in
+between any thread may read it with ``pread`` alone.
+
+The capture thread may have to let the database go while a view is read, and what is read
+from then on may be wrong. It says so first (``valid``), then drops its locks. A reader
+counts on what it read only if the view is still valid *afterwards*: then every byte was
+read under the locks. The descriptors stay open until ``release``, so that what is read is
+the files' at least, and nothing else in the process.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+
+from sqlitereplica.errors import DatabaseStateError
+from sqlitereplica.ltx import lock_pgno
+from sqlitereplica.sqlite import SourceDatabase, WalIndex, last_frames, split
+
+__all__ = ["View", "ViewEndedError"]
+
+_READ_BYTES = 1 << 20
+
+
+class ViewEndedError(DatabaseStateError):
+    """The database was let go while it was read: ask for another view."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"{path} was let go while it was read", path=path, kind="view-ended"
+        )
+
+
+class View:
+    """One state of the database, until ``release``. To be read by one thread.
+
+    Whoever used what it read calls ``check`` *afterwards*, before the bytes count: the
+    capture thread may have had to let the database go meanwhile.
+    """
+
+    def __init__(self, source: SourceDatabase, index: WalIndex, commit: int) -> None:
+        """To be made while a read transaction at ``index`` is held."""
+        self._source = source
+        self.path = source.path
+        self.page_size = source.page_size
+        self.commit = commit
+        self._lock = lock_pgno(self.page_size)
+        self._frames = wal_map(source, index, index.n_backfill + 1)
+        self.released = threading.Event()
+        self.valid = True
+        """False once the database was let go: what was read may be wrong."""
+        self._release_lock = threading.Lock()
+        source.share()
+
+    def release(self) -> None:
+        """Say that nobody reads any more; the capture thread then ends the transaction.
+
+        Idempotent; from any thread.
+        """
+        with self._release_lock:
+            if self.released.is_set():
+                return
+            self.released.set()
+        self._source.let_go()
+
+    def check(self) -> None:
+        """Raise ViewEndedError when what was read so far may be wrong."""
+        if not self.valid:
+            raise ViewEndedError(self.path)
+
+    def all_pages(self) -> Iterator[tuple[int, bytes]]:
+        """Every page but the lock page, in order."""
+        return self.pages(range(1, self.commit + 1))
+
+    def pages(self, pgnos: Iterable[int]) -> Iterator[tuple[int, bytes]]:
+        """The given pages (ascending), without the lock page, as (pgno, page)."""
+        most = max(1, _READ_BYTES // self.page_size)
+        for first, count in _runs(pgnos, most):
+            self.check()  # early, to spare the work
+            block = self._source.read_db(first, count)
+            for i in range(count):
+                pgno = first + i
+                if pgno == self._lock:
+                    continue
+                frame = self._frames.get(pgno)
+                if frame is not None:
+                    yield pgno, self._source.read_wal_page(frame)
+                else:
+                    yield pgno, block[i * self.page_size : (i + 1) * self.page_size]
+
+
+def wal_map(source: SourceDatabase, index: WalIndex, first: int) -> dict[int, int]:
+    """Map pgno to its newest frame number among frames ``first..index.mx_frame``."""
+    step = source.page_size + 24
+    newest: dict[int, int] = {}
+    for start, count in split(first, index.mx_frame, max(1, 4 * _READ_BYTES // step)):
+        found = last_frames(
+            source.read_wal(start, count), source.page_size, index, start
+        )
+        newest.update((pgno, start + at // step) for pgno, at in found.items())
+    return newest
+
+
+def _runs(pgnos: Iterable[int], most: int) -> Iterator[tuple[int, int]]:
+    """Join ascending numbers into (first, count) runs without holes, of bounded length."""
+    first = count = 0
+    for pgno in pgnos:
+        if count and pgno == first + count and count < most:
+            count += 1
+            continue
+        if count:
+            yield first, count
+        first, count = pgno, 1
+    if count:
+        yield first, count

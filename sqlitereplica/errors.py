@@ -1,0 +1,304 @@
+"""Every error this library raises on purpose, grouped by what the caller should do.
+
+::
+
+    SQLiteReplicaError
+    ├── InvalidFileError (ValueError)      an LTX file or a WAL is malformed: do not use it
+    │   └── ChecksumMismatchError          ... its bytes are not the ones that were written
+    ├── PosMismatchError                   files do not join: bring the replica up anew
+    ├── NotRestorableError (LookupError)   nothing to restore there: choose another target
+    ├── PinExistsError (ValueError)         the name of a pin is taken: choose another name
+    ├── TargetExistsError (FileExistsError) the restore target is taken: choose another path
+    ├── StoreError                         object storage failed: retry (``transient``) or alert
+    │   └── AnotherWriterError             someone else writes to this replica: stop one of the two
+    ├── DatabaseStateError                 the source database cannot be replicated as it is: fix it
+    │   └── MixedSQLiteCopiesError         two copies of SQLite on one file in one process
+    ├── SyncTimeoutError (TimeoutError)    durability was not confirmed in time: unknown
+    ├── VerificationError                  a replica is not what it should be: heal it, or alert
+    ├── VerifyStoppedError                 a verification was ended early: nothing is known
+    └── ReplicatorClosedError              used before ``start`` or after ``stop``
+
+Each error carries its data as attributes and a short stable ``kind`` that programs can test;
+the message is made from them and says, where there is one, what to do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+__all__ = [
+    "AnotherWriterError",
+    "ChecksumMismatchError",
+    "DatabaseStateError",
+    "InvalidFileError",
+    "MixedSQLiteCopiesError",
+    "NearestPoint",
+    "NotRestorableError",
+    "PinExistsError",
+    "PosMismatchError",
+    "ReplicatorClosedError",
+    "SQLiteReplicaError",
+    "StoreError",
+    "SyncTimeoutError",
+    "TargetExistsError",
+    "VerificationError",
+    "VerifyStoppedError",
+]
+
+
+class SQLiteReplicaError(Exception):
+    """Root of the tree. ``kind`` is a stable code such as ``"page-size"``."""
+
+    def __init__(self, message: str, *, kind: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class InvalidFileError(SQLiteReplicaError, ValueError):
+    """Bytes that are not a valid LTX file, WAL or wal-index.
+
+    ``kind`` names the rule that was broken; ``offset`` is the byte offset in the file
+    where that was noticed, when known.
+    """
+
+    def __init__(
+        self, message: str, *, kind: str = "malformed", offset: int | None = None
+    ) -> None:
+        where = "" if offset is None else f" (at byte {offset})"
+        super().__init__(message + where, kind=kind)
+        self.offset = offset
+
+
+class ChecksumMismatchError(InvalidFileError):
+    """A checksum differs: ``expected`` is what was recorded, ``actual`` what was found."""
+
+    def __init__(self, what: str, *, expected: int, actual: int) -> None:
+        super().__init__(
+            f"{what} checksum mismatch: recorded {expected:016x}, found {actual:016x}",
+            kind="checksum",
+        )
+        self.expected = expected
+        self.actual = actual
+
+
+class PosMismatchError(SQLiteReplicaError):
+    """LTX files that do not join: ``expected_txid`` should come next, ``found_txid`` does."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        expected_txid: int | None = None,
+        found_txid: int | None = None,
+        kind: str = "gap",
+    ) -> None:
+        super().__init__(message, kind=kind)
+        self.expected_txid = expected_txid
+        self.found_txid = found_txid
+
+
+@dataclass(frozen=True, slots=True)
+class NearestPoint:
+    """A state that can be restored, beside one that cannot; ``time`` is aware, UTC."""
+
+    txid: int
+    time: datetime
+
+    def __str__(self) -> str:
+        return f"txid={self.txid} of {self.time.isoformat(timespec='milliseconds')}"
+
+
+class NotRestorableError(SQLiteReplicaError, LookupError):
+    """The replica cannot give the state asked for.
+
+    ``kind`` is ``"empty"`` (no backup there), ``"txid"``, ``"time"``, ``"gap"`` or
+    ``"pin"``. ``earliest`` and ``latest`` describe what can be restored instead, when
+    anything can, in the way that was asked: a time for a time. ``before`` and ``after``
+    are the nearest states on both sides that can be restored.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        kind: str,
+        earliest: object | None = None,
+        latest: object | None = None,
+        before: NearestPoint | None = None,
+        after: NearestPoint | None = None,
+    ) -> None:
+        sides = (("before", before), ("after", after))
+        nearest = [f"Nearest {side}: {point}." for side, point in sides if point]
+        super().__init__(" ".join([message, *nearest]), kind=kind)
+        self._message = message
+        self.earliest = earliest
+        self.latest = latest
+        self.before = before
+        self.after = after
+
+    def named(
+        self,
+        replica: str,
+        *,
+        before: NearestPoint | None = None,
+        after: NearestPoint | None = None,
+    ) -> NotRestorableError:
+        """The same error, saying which replica it is about; with other points if given."""
+        return NotRestorableError(
+            f"{replica}: {self._message}",
+            kind=self.kind,
+            earliest=self.earliest,
+            latest=self.latest,
+            before=before or self.before,
+            after=after or self.after,
+        )
+
+
+class PinExistsError(SQLiteReplicaError, ValueError):
+    """A pin of this ``name`` keeps another transaction, ``txid``; it was not changed."""
+
+    def __init__(self, name: str, txid: int) -> None:
+        super().__init__(
+            f"the pin {name!r} keeps transaction {txid}: choose another name, or take it"
+            f" away first with unpin({name!r})",
+            kind="pin-exists",
+        )
+        self.name = name
+        self.txid = txid
+
+
+class TargetExistsError(SQLiteReplicaError, FileExistsError):
+    """The path to restore to is taken, by ``path``; nothing was changed."""
+
+    def __init__(self, path: str, message: str | None = None) -> None:
+        super().__init__(
+            message
+            or f"{path} exists: pass if_exists='skip' to keep it"
+            " or if_exists='replace' to overwrite it",
+            kind="target-exists",
+        )
+        self.path = path
+
+
+class StoreError(SQLiteReplicaError):
+    """Object storage failed.
+
+    ``transient`` is True when trying again may help; ``operation`` is ``"put"``, ``"get"``,
+    ``"list"``, ``"delete"`` or ``"open"``; ``key`` is the object. The foreign
+    exception is ``__cause__``.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        operation: str = "",
+        key: str = "",
+        transient: bool = True,
+        kind: str = "store",
+    ) -> None:
+        super().__init__(message, kind=kind)
+        self.operation = operation
+        self.key = key
+        self.transient = transient
+
+
+class AnotherWriterError(StoreError):
+    """The replica holds other bytes under a name that we were to write."""
+
+    def __init__(self, key: str, message: str | None = None) -> None:
+        super().__init__(
+            message
+            or f"{key} already holds other bytes: another writer uses this replica."
+            " Give each database a replica path of its own, or stop the other writer.",
+            operation="put",
+            key=key,
+            transient=False,
+            kind="another-writer",
+        )
+
+
+class DatabaseStateError(SQLiteReplicaError):
+    """The source database cannot be replicated in the state it is in.
+
+    ``kind`` is ``"journal-mode"``, ``"exclusive"``, ``"not-a-database"``,
+    ``"cannot-open"``, ``"unreadable"``, ``"busy"``, ``"replaced"``, ``"wal-lost"``,
+    ``"continuity"`` (locks of ours were dropped), ``"elsewhere"`` (another Replicator has
+    it), ``"meta-folder"``, ``"mixed-sqlite"`` or ``"sqlite"`` (anything else that SQLite
+    says); ``path`` is the database file.
+    """
+
+    def __init__(self, message: str, *, path: str, kind: str) -> None:
+        super().__init__(message, kind=kind)
+        self.path = path
+
+
+class MixedSQLiteCopiesError(DatabaseStateError):
+    """Two copies of the SQLite library have one database file open in one process.
+
+    POSIX file locks belong to the process, so two copies do not exclude each other and
+    closing a file in one drops the locks of the other: data are lost. Use one of them.
+    """
+
+    def __init__(self, path: str, *, ours: str, other: str) -> None:
+        super().__init__(
+            f"{path} is opened by {other} while the Replicator uses {ours}: two copies of"
+            " SQLite on one file in one process lose data. Pass the connection factory"
+            " that the application uses, for example Replicator(db,"
+            " connect=sqlite3.connect) or Replicator(db, connect=apsw.Connection), and"
+            " use only that one for this database in this process.",
+            path=path,
+            kind="mixed-sqlite",
+        )
+        self.ours = ours
+        self.other = other
+
+
+class SyncTimeoutError(SQLiteReplicaError, TimeoutError):
+    """``sync()`` ended before durability was confirmed; whether it was reached is unknown.
+
+    ``pending`` names the replicas that had not confirmed; the last failure of a store,
+    if there was one, is ``__cause__``.
+    """
+
+    def __init__(
+        self, timeout: float, *, pending: tuple[str, ...], cause: str | None = None
+    ) -> None:
+        why = f" Last error: {cause}" if cause else ""
+        super().__init__(
+            f"not confirmed durable within {timeout:g} s by: {', '.join(pending)}.{why}",
+            kind="sync-timeout",
+        )
+        self.timeout = timeout
+        self.pending = pending
+
+
+class VerificationError(SQLiteReplicaError):
+    """``verify`` found problems; ``report`` is the ``VerifyReport`` that has them.
+
+    ``kind`` is ``"latest"`` if the newest state is concerned, else ``"history"``.
+    """
+
+    def __init__(self, message: str, *, report: Any, kind: str) -> None:
+        super().__init__(message, kind=kind)
+        self.report = report
+
+
+class VerifyStoppedError(SQLiteReplicaError):
+    """``verify`` ended early since its ``stop`` said so; whatever was found is dropped."""
+
+    def __init__(self, replica: str) -> None:
+        super().__init__(f"{replica}: the verification was stopped", kind="stopped")
+
+
+class ReplicatorClosedError(SQLiteReplicaError):
+    """The Replicator is not running.
+
+    ``kind`` is ``"closed"`` (not started, or stopped) or ``"forked"`` (made before a
+    ``fork()``, used in the child).
+    """
+
+    def __init__(self, message: str, *, kind: str = "closed") -> None:
+        super().__init__(message, kind=kind)

@@ -1,0 +1,142 @@
+"""Writing LTX files.
+
+Invariants. What has been written is a prefix of a valid file, so page rules are checked
+before a page is encoded. Page numbers ascend within 1..commit and skip the lock page;
+hence a snapshot is complete exactly if it has as many pages as there are. After an error
+the encoder stays closed: it cannot finish a file that misses something.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable
+
+import cramjam
+from fastcrc.crc64 import go_iso
+
+from sqlitereplica.errors import InvalidFileError
+from sqlitereplica.ltx.format import (
+    CHECKSUM_FLAG,
+    FRAME_HEADER_SIZE,
+    HEADER_SIZE,
+    PAGE_HEADER_SIZE,
+    Buffer,
+    Header,
+    lock_pgno,
+    snapshot_page_count,
+)
+from sqlitereplica.ltx.index import index_entry
+
+__all__ = ["Encoder", "encode"]
+
+_WRITE_SIZE = 1 << 20
+_BLOCK_FLAG = 1
+_pack_frame_header = struct.Struct(">IHI").pack
+
+
+class Encoder:
+    """Encodes one file and hands it to ``write`` in pieces of about 1 MiB.
+
+    Memory: one piece, and about 10 bytes a page for the index.
+    """
+
+    def __init__(self, write: Callable[[bytes], object], header: Header) -> None:
+        """Begin a file. Raises InvalidFileError if the header is not valid."""
+        packed = header.pack()
+        self._write = write
+        self._header = header
+        self._lock = lock_pgno(header.page_size)
+        self._pending = bytearray(packed)
+        self._index = bytearray()
+        self._crc = go_iso(packed)
+        self._offset = HEADER_SIZE  # in the file, of what comes next
+        self._count = 0
+        self._last = 0
+        self._open = True
+
+    def add(self, pages: Iterable[tuple[int, Buffer]]) -> None:
+        """Write pages as (page number, page); may be called again for further ones.
+
+        Raises InvalidFileError, and writes no more, if page numbers do not ascend, are
+        the lock page's or beyond the commit size, or if a page has another size.
+        """
+        self._begin()
+        page_size, commit = self._header.page_size, self._header.commit
+        lock, pending, index = self._lock, self._pending, self._index
+        compress = cramjam.lz4.compress_block
+        last, count, offset, crc = self._last, self._count, self._offset, self._crc
+        for pgno, page in pages:
+            if not last < pgno <= commit or pgno == lock or len(page) != page_size:
+                raise self._refusal(pgno, last, len(page))
+            block = compress(page, store_size=False)
+            size = len(block)
+            frame_header = _pack_frame_header(pgno, _BLOCK_FLAG, size)
+            crc = go_iso(page, go_iso(frame_header, crc))
+            # Copied at once: until it is freed, a block takes the space of a page.
+            pending += frame_header
+            pending += block
+            size += FRAME_HEADER_SIZE
+            index += index_entry(pgno, offset, size)
+            offset += size
+            last = pgno
+            count += 1
+            if len(pending) >= _WRITE_SIZE:
+                self._flush()
+        self._last, self._count, self._offset, self._crc = last, count, offset, crc
+        self._open = True
+
+    def finish(self) -> int:
+        """Write index and trailer; return the size of the file in bytes.
+
+        Raises InvalidFileError if a snapshot misses pages.
+        """
+        self._begin()
+        header = self._header
+        expected = snapshot_page_count(header.page_size, header.commit)
+        if header.is_snapshot and self._count != expected:
+            raise InvalidFileError(
+                f"a snapshot has {self._count} of {expected} pages", kind="incomplete"
+            )
+        self._index += b"\0"
+        end_of_pages = bytes(PAGE_HEADER_SIZE)
+        length = len(self._index).to_bytes(8, "big")
+        post_apply = bytes(8)
+        for part in (end_of_pages, self._index, length, post_apply):
+            self._crc = go_iso(part, self._crc)
+            self._offset += len(part)
+            self._pending += part
+        self._pending += (CHECKSUM_FLAG | self._crc).to_bytes(8, "big")
+        self._flush()
+        return self._offset + 8
+
+    def _begin(self) -> None:
+        """Close the encoder; who comes through without an error opens it again."""
+        if not self._open:
+            raise ValueError("the encoder has finished or failed")
+        self._open = False
+
+    def _flush(self) -> None:
+        self._write(bytes(self._pending))
+        self._pending.clear()
+
+    def _refusal(self, pgno: int, last: int, size: int) -> InvalidFileError:
+        """Return the error that says why a page cannot be written."""
+        commit, page_size = self._header.commit, self._header.page_size
+        if size != page_size:
+            what = f"page {pgno} has {size} bytes instead of {page_size}"
+            return InvalidFileError(what, kind="page-size")
+        if pgno == self._lock:
+            return InvalidFileError(f"page {pgno} is the lock page", kind="lock-page")
+        if not 1 <= pgno <= commit:
+            what = f"page {pgno} of a database of {commit} pages"
+            return InvalidFileError(what, kind="pgno")
+        return InvalidFileError(f"page {pgno} after page {last}", kind="page-order")
+
+
+def encode(header: Header, pages: Iterable[tuple[int, Buffer]]) -> bytes:
+    """Return a whole file; raises as Encoder does."""
+    parts: list[bytes] = []
+    encoder = Encoder(parts.append, header)
+    encoder.add(pages)
+    encoder.finish()
+    return b"".join(parts)

@@ -1,0 +1,173 @@
+"""The page index at the end of an LTX file (litestream.md 1.4).
+
+Theory. For each page, ascending, the index holds three unsigned LEB128 varints: page
+number, offset of its frame in the file, size of the frame. A varint 0 ends it, and the
+number of its bytes, the 0 included, follows as u64. As frames lie side by side from
+the end of the file header to the end of the pages, the index of a file is a function
+of its frames: a decoder generates the only right one and compares, and nothing that it
+reads there needs to be believed. A reader of single pages cannot do that; it parses,
+and rejects every index that no sequence of frames has.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
+
+from sqlitereplica.errors import InvalidFileError
+from sqlitereplica.ltx.format import (
+    FRAME_HEADER_SIZE,
+    HEADER_SIZE,
+    MAX_COMMIT,
+    PAGE_HEADER_SIZE,
+    TRAILER_SIZE,
+    Buffer,
+    max_frame_size,
+)
+
+__all__ = [
+    "INDEX_TAIL_SIZE",
+    "PageIndex",
+    "index_entries",
+    "index_entry",
+    "index_offset",
+    "varint",
+]
+
+INDEX_TAIL_SIZE = 8 + TRAILER_SIZE
+"""Bytes behind the varints of an index: their length and the trailer."""
+
+_MAX_VARINT_SIZE = 10
+_MAX_FRAME_SIZE = max_frame_size(65536)
+_LAST = [bytes([n]) for n in range(0x80)]
+_MORE = [bytes([n | 0x80]) for n in range(0x80)]
+
+
+def varint(n: int) -> bytes:
+    """Return ``n`` (0..2**64-1) as an unsigned LEB128 number of least length."""
+    result = b""
+    while n > 0x7F:
+        result += _MORE[n & 0x7F]
+        n >>= 7
+    return result + _LAST[n]
+
+
+def index_entry(pgno: int, offset: int, size: int) -> bytes:
+    """Return the index entry of the frame of one page."""
+    return varint(pgno) + varint(offset) + varint(size)
+
+
+def index_offset(tail: Buffer, file_size: int) -> int:
+    """Return the offset at which the index of a file begins.
+
+    ``tail`` is the end of the file, at least INDEX_TAIL_SIZE bytes of it. Raises
+    InvalidFileError if no index can begin there.
+    """
+    if len(tail) < INDEX_TAIL_SIZE:
+        raise InvalidFileError("no room for a page index", kind="truncated")
+    length = int.from_bytes(tail[-INDEX_TAIL_SIZE:-TRAILER_SIZE], "big")
+    offset = file_size - INDEX_TAIL_SIZE - length
+    if length < 1 or offset < HEADER_SIZE + PAGE_HEADER_SIZE:
+        raise InvalidFileError(
+            f"a page index of {length} bytes in a file of {file_size}",
+            kind="index",
+            offset=file_size - INDEX_TAIL_SIZE,
+        )
+    return offset
+
+
+def index_entries(data: Iterable[Buffer], begin: int) -> Iterator[tuple[int, int, int]]:
+    """Yield (pgno, offset, size) of each frame, as the index at ``begin`` has them.
+
+    ``data`` are the bytes from there to the length of the index, in pieces of any size.
+    Raises InvalidFileError unless the entries describe frames that lie side by side and
+    fill the file; of what was yielded until then nothing can be believed.
+    """
+    numbers = _varints(chain.from_iterable(data), begin)
+    last, end = 0, HEADER_SIZE
+    for pgno in numbers:
+        if pgno == 0:
+            break
+        offset, size = next(numbers, -1), next(numbers, -1)
+        if not last < pgno <= MAX_COMMIT:
+            raise _invalid(f"page {pgno} after page {last}", begin)
+        if offset != end or not FRAME_HEADER_SIZE < size <= _MAX_FRAME_SIZE:
+            raise _invalid(f"page {pgno} at {offset}, {size} bytes", begin)
+        last, end = pgno, offset + size
+        if end > begin - PAGE_HEADER_SIZE:
+            raise _invalid(f"page {pgno} ends at {end}", begin)
+        yield pgno, offset, size
+    else:
+        raise _invalid("no end", begin)
+    if next(numbers, None) is not None:
+        raise _invalid("entries behind its end", begin)
+    if end != begin - PAGE_HEADER_SIZE:
+        raise _invalid(f"the frames end at {end}", begin)
+
+
+class PageIndex(Mapping[int, tuple[int, int]]):
+    """Where the pages of one file are: page number to (offset, size) of its frame.
+
+    Takes 12 bytes of memory a page.
+    """
+
+    def __init__(self, pgnos: array[int], offsets: array[int]) -> None:
+        """Use ``parse``. ``offsets`` has one item more: the end of the last frame."""
+        self._pgnos = pgnos
+        self._offsets = offsets
+
+    @classmethod
+    def parse(cls, tail: Buffer, file_size: int) -> PageIndex:
+        """Read the index from the end of a file of ``file_size`` bytes.
+
+        ``tail`` must reach back to ``index_offset``. Raises InvalidFileError unless
+        the entries describe frames that lie side by side and fill the file.
+        """
+        begin = index_offset(tail, file_size)
+        position = begin - (file_size - len(tail))
+        if position < 0:
+            raise InvalidFileError("the tail misses the index", kind="truncated")
+        pgnos, offsets = array("I"), array("Q", [HEADER_SIZE])
+        for pgno, offset, size in index_entries(
+            [tail[position:-INDEX_TAIL_SIZE]], begin
+        ):
+            pgnos.append(pgno)
+            offsets.append(offset + size)
+        return cls(pgnos, offsets)
+
+    def __getitem__(self, pgno: int) -> tuple[int, int]:
+        at = bisect_left(self._pgnos, pgno)
+        if at == len(self._pgnos) or self._pgnos[at] != pgno:
+            raise KeyError(pgno)
+        offset = self._offsets[at]
+        return offset, self._offsets[at + 1] - offset
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._pgnos)
+
+    def __len__(self) -> int:
+        return len(self._pgnos)
+
+
+def _varints(data: Iterable[int], offset: int) -> Iterator[int]:
+    """Yield the numbers in ``data``; each must be minimal and fit in 64 bits."""
+    value = shift = 0
+    for byte in data:
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte & 0x80:
+            if shift >= 7 * _MAX_VARINT_SIZE:
+                raise _invalid("a number of more than 10 bytes", offset)
+            continue
+        if value >> 64 or (byte == 0 and shift > 7):
+            raise _invalid("a number that is too large or padded", offset)
+        yield value
+        value = shift = 0
+    if shift:
+        raise _invalid("an unfinished number", offset)
+
+
+def _invalid(what: str, offset: int) -> InvalidFileError:
+    return InvalidFileError(f"invalid page index: {what}", kind="index", offset=offset)

@@ -1,0 +1,128 @@
+"""What is given to a ``Replicator``, checked and brought into one form."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Self, TypeAlias
+
+from sqlitereplica.durations import Duration, parse_duration
+from sqlitereplica.events import Observer
+from sqlitereplica.policy import Retention
+from sqlitereplica.replicate.schedule import DEFAULT_LEVELS, parse_levels
+from sqlitereplica.sqlite import Connect
+from sqlitereplica.store import Replica
+
+__all__ = ["Options", "ReplicaLike", "database_path", "replica_values"]
+
+ReplicaLike: TypeAlias = str | os.PathLike[str] | Replica
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryOptions:
+    """What becomes of the files of a replica; times in milliseconds."""
+
+    levels: tuple[int, ...] = DEFAULT_LEVELS
+    snapshot_interval: int | None = 86_400_000
+    amplification: float = 2.0
+    retention: Retention = field(default_factory=Retention)
+    verify_interval: int | None = None
+
+    @classmethod
+    def of(
+        cls,
+        levels: Iterable[Duration],
+        snapshot_interval: Duration | None,
+        retention: Retention | Duration | None,
+        verify_interval: Duration | None,
+    ) -> Self:
+        """From what users write; ValueError or TypeError for what makes no sense."""
+        return cls(
+            levels=parse_levels(levels),
+            snapshot_interval=_interval(snapshot_interval, "snapshot_interval"),
+            retention=Retention.of(retention),
+            verify_interval=_interval(verify_interval, "verify_interval"),
+        )
+
+    def for_replica(self, replica: Replica) -> Self:
+        """With the replica's own retention, if it has one."""
+        if replica.retention is None:
+            return self
+        return replace(self, retention=Retention.of(replica.retention))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """All settings of one Replicator; sizes in bytes, times in seconds."""
+
+    path: str
+    replicas: tuple[Replica, ...]
+    connect: Connect
+    sync_interval: float
+    set_wal: bool
+    buffer_size: int
+    spool_size: int
+    meta_path: Path
+    observer: Observer
+    history: HistoryOptions
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        if not self.sync_interval > 0:
+            raise ValueError(
+                f"sync_interval must be above 0 seconds: {self.sync_interval!r}"
+            )
+        if self.buffer_size < 1 << 20:
+            raise ValueError(
+                f"buffer_size must be at least 1 MiB: {self.buffer_size!r} bytes"
+            )
+        if self.spool_size < 0:
+            raise ValueError(
+                f"spool_size must not be negative: {self.spool_size!r} bytes"
+            )
+
+
+def _interval(duration: Duration | None, name: str) -> int | None:
+    if duration is None:
+        return None
+    found = parse_duration(duration, name) // timedelta(milliseconds=1)
+    if found < 1:
+        raise ValueError(f"{name} must be a millisecond at least: {duration!r}")
+    return found
+
+
+def database_path(db: str | os.PathLike[str]) -> str:
+    """The real path of a database file; ValueError for what is none."""
+    path = os.fspath(db)
+    if not isinstance(path, str):
+        raise ValueError(f"db must be a path as text, not bytes: {path!r}")
+    if path in ("", ":memory:") or path.startswith("file:"):
+        raise ValueError(f"db must be the path of a database file: {path!r}")
+    return os.path.realpath(path)
+
+
+def replica_values(
+    replicas: Sequence[ReplicaLike] | ReplicaLike,
+) -> tuple[Replica, ...]:
+    """Replicas as values; ValueError when there are none, or two of one name."""
+    if isinstance(replicas, (str, os.PathLike, Replica)):
+        replicas = [replicas]
+    values = tuple(_replica_value(r) for r in replicas)
+    if not values:
+        raise ValueError("replicas must name at least one destination")
+    names = [v.display_name for v in values]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"replicas names {name} twice")
+    return values
+
+
+def _replica_value(replica: ReplicaLike) -> Replica:
+    if isinstance(replica, Replica):
+        return replica
+    if not isinstance(replica, str | os.PathLike):
+        raise ValueError(f"a replica is a URL, a folder or a Replica: {replica!r}")
+    return Replica(replica)

@@ -1,0 +1,431 @@
+"""One replica: from wherever it stands to the newest state, and then along with it.
+
+A worker goes through four phases, and falls back to the first whenever something makes it
+doubt where its store stands::
+
+    CONNECT   list the store, read the newest header         -> position
+    COMPARE   find what it holds as a page table (log, or the replica itself)
+              and ask capture for what differs               -> uploads
+    CATCH_UP  put the files of the delta                     -> in step
+    STREAM    put increments in order, one TXID each
+
+Invariants: ``acked`` is a seq whose state the store holds for certain (a put returned);
+TXID = seq + offset while streaming; nothing is put after ``AnotherWriterError``. Every
+failure is kept in ``health`` and tried again after a pause that doubles; each unit of work
+is one call of ``advance``, so that tests can step a worker without its thread.
+"""
+
+from __future__ import annotations
+
+import enum
+import random
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from sqlitereplica.capture import (
+    ContinuityLostError,
+    PageTable,
+    TableFile,
+    ViewEndedError,
+)
+from sqlitereplica.errors import (
+    AnotherWriterError,
+    InvalidFileError,
+    PosMismatchError,
+    StoreError,
+)
+from sqlitereplica.events import Event, Observer
+from sqlitereplica.ltx import HEADER_SIZE, FileInfo, Header
+from sqlitereplica.replicate.catalog import Catalog
+from sqlitereplica.replicate.delta import (
+    Delta,
+    DeltaRequest,
+    Upload,
+    made_locally,
+    uploads_for,
+)
+from sqlitereplica.replicate.health import Health
+from sqlitereplica.replicate.position import Position, read_position
+from sqlitereplica.replicate.recent import Recent
+from sqlitereplica.replicate.spool import Spool
+from sqlitereplica.restore import read_checksums
+from sqlitereplica.store import LTXStore
+
+__all__ = ["Coordinator", "Phase", "ReplicaWorker"]
+
+
+class Phase(enum.Enum):
+    """Where a worker is; the value is the word for it in a status."""
+
+    CONNECT = "connecting"
+    COMPARE = "comparing"
+    CATCH_UP = "catching-up"
+    STREAM = "streaming"
+    FAILED = "failed"
+
+
+class Coordinator(Protocol):
+    """What a worker needs of the engine."""
+
+    def request(self, request: DeltaRequest) -> None:
+        """Queue a request for the capture thread."""
+
+    def doubt(self, error: ContinuityLostError) -> None:
+        """Called when what was read is not the state that it should be."""
+
+    def progressed(self) -> None:
+        """Called after every confirmation and every failure."""
+
+    def urgent(self) -> bool:
+        """Whether somebody waits in ``sync()``."""
+
+    def connected(self, position: Position) -> None:
+        """Called with the position of a replica before it is compared."""
+
+
+class ReplicaWorker:
+    """Keeps one replica up to date. ``advance`` belongs to one thread at a time."""
+
+    def __init__(
+        self,
+        name: str,
+        open_store: Callable[[], LTXStore],
+        *,
+        database: str,
+        spool: Spool,
+        tables: TableFile,
+        folder: Path,
+        node_id: int = 0,
+        coordinator: Coordinator,
+        observer: Observer,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+        rng: Callable[[], float] = random.random,
+        recent: Recent | None = None,
+        on_hopeless: Callable[[Exception], object] = lambda error: None,
+    ) -> None:
+        self.name = name
+        self.catalog = Catalog()
+        self._recent, self._on_hopeless = recent, on_hopeless
+        self._open_store = open_store
+        self._database = database
+        self._spool, self._tables, self._folder = spool, tables, folder
+        self._node_id = node_id
+        self._puts, self._forgiven = 0, False
+        self._coordinator, self._observer = coordinator, observer
+        self._clock, self._now, self._rng = clock, now, rng
+        self._store: LTXStore | None = None
+        self.phase = Phase.CONNECT
+        self.acked = 0
+        self.txid = 0
+        self.health = Health()
+        self._position = Position()
+        self._request: DeltaRequest | None = None
+        self._uploads: list[Upload] = []
+        self._target: Delta | None = None
+        self._whole = False
+        self._behind: PageTable | None = None
+        self._reset = threading.Event()
+        self._line: tuple[int, int] | None = None
+        """While in step: the first seq of this row of increments, and TXID - seq."""
+
+    # -- called by others ------------------------------------------------------------
+
+    def fall_behind(self, base: PageTable | None) -> None:
+        """Lose the place in the spool; ``base`` is what a store there holds at least.
+
+        The place is the store's once this worker streams. Before, the delta that leads to
+        it is still on its way, and may not arrive.
+        """
+        self._behind = base if self.phase is Phase.STREAM else None
+        self._reset.set()
+
+    def close(self) -> None:
+        """Leave nothing half-done behind; to be called when no ``advance`` follows."""
+        self._begin_again()
+
+    @property
+    def store(self) -> LTXStore | None:
+        """The store, once it was opened; its history is tended beside the worker."""
+        return self._store
+
+    def txid_of(self, seq: int) -> int | None:
+        """The TXID that a state of capture has or gets here; None when that is unknown."""
+        line = self._line
+        if line is None or seq < line[0]:
+            return None
+        return seq + line[1]
+
+    def give_up(self, error: Exception) -> None:
+        """Nothing will come of this replica any more: say so to who waits for it."""
+        self._on_hopeless(error)
+
+    @property
+    def pause(self) -> float:
+        """Seconds until the next try after a failure; 0 when there was none."""
+        return self.health.pause(self._clock(), urgent=self._coordinator.urgent())
+
+    # -- one unit of work ------------------------------------------------------------
+
+    def advance(self) -> bool:
+        """Do one unit of work. False when there is nothing to do for now."""
+        if self._reset.is_set():
+            self._reset.clear()
+            self._begin_again()
+        if self.phase is Phase.FAILED or self.pause > 0:
+            return False
+        try:
+            moved = self._act()
+        except ViewEndedError:
+            # Not a failure of this replica: capture let the database go, and has told
+            # why to whoever waited. It attaches anew; who comes from now on waits for it.
+            self._begin_again()
+            return True
+        except ContinuityLostError as error:
+            self._coordinator.doubt(error)
+            self._begin_again()
+            return True
+        except Exception as error:  # noqa: BLE001
+            # Whatever it is, it shows in status, log and sync(), and is tried again.
+            self.fail(error)
+            return True
+        if moved:
+            self._coordinator.progressed()
+        return moved
+
+    def _act(self) -> bool:
+        match self.phase:
+            case Phase.CONNECT:
+                return self._connect()
+            case Phase.COMPARE:
+                return self._compare()
+            case Phase.CATCH_UP:
+                return self._catch_up()
+            case _:
+                return self._stream()
+
+    def _connect(self) -> bool:
+        if self._store is None:
+            self._store = self._open_store()
+        version = self.catalog.version
+        position = read_position(self._store)
+        self.catalog.replace(position.files, version)
+        if self._behind is not None and position.txid not in (self.txid, self.txid + 1):
+            self._behind = None  # not the store that we left: look at what it holds
+        self._position, self.txid = position, position.txid
+        self._coordinator.connected(position)
+        self._whole = position.broken
+        self._puts = 0
+        self.phase = Phase.COMPARE
+        return True
+
+    def _compare(self) -> bool:
+        if self._request is None:
+            return self._ask()
+        if not self._request.answered.is_set():
+            return False
+        request, self._request = self._request, None
+        assert request.answer is not None
+        delta, self._behind = request.answer, None
+        if delta.view is None:
+            assert self._store is not None
+            # The file that ends in that state was put by whoever was here before.
+            for file in self._position.plan[-1:]:
+                self._store.settle(file)
+            self._in_step(delta)
+            return True
+        changed_size = self._position.page_size not in (0, delta.state.page_size)
+        with delta:
+            self._uploads = uploads_for(
+                delta,
+                txid=self.txid + 1,
+                whole=self._whole or changed_size,
+                pre_checksum=self._position.checksum,
+                path=self._temporary("delta"),
+            )
+        self._target = delta
+        self.phase = Phase.CATCH_UP
+        self._report("delta", pages=len(delta.pgnos), txid=self.txid + 1)
+        return True
+
+    def _ask(self) -> bool:
+        """Ask capture for the difference to what the store holds."""
+        base = None if self._whole else self._behind
+        checksum, ours = (
+            self._position.checksum,
+            self._position.node_id == self._node_id,
+        )
+        if base is None and checksum and ours and not self._whole:
+            # Only of what we wrote: states of others are not recorded here, and one of
+            # them may have the checksum of one that is.
+            base = self._tables.find(checksum)
+        if base is None and self.txid > 0 and not self._whole:
+            # Nothing is recorded of it, or Litestream wrote it.
+            self._behind = self._base_from_replica()
+            return True
+        self._request = DeltaRequest(replica=self.name, base=base)
+        self._coordinator.request(self._request)
+        return True
+
+    def _base_from_replica(self) -> PageTable | None:
+        """Read what the replica holds; a replica that cannot be read is written anew."""
+        assert self._store is not None
+        try:
+            found = read_checksums(self._store, self._position.plan)
+        except (InvalidFileError, PosMismatchError) as error:
+            self._report("replica-damaged", level=30, error=error)
+            self._whole = True
+            return None
+        return PageTable(found.page_size, found.pages)
+
+    def _catch_up(self) -> bool:
+        assert self._store is not None
+        assert self._target is not None
+        while self._uploads:
+            level, low, high, data = self._uploads[0]
+            self._put(level, low, high, data, self._target.state.timestamp)
+            self._uploads.pop(0)
+            _discard(data)
+        self.txid += 1
+        self._in_step(self._target)
+        return True
+
+    def _in_step(self, delta: Delta) -> None:
+        self._target = None
+        self._whole = False
+        seq = delta.state.seq
+        self._line = seq, self.txid - seq
+        self.phase = Phase.STREAM
+        self._confirm(seq)
+
+    def _stream(self) -> bool:
+        increment = self._spool.next(self.name)
+        if increment is None:
+            return False
+        txid = self.txid + 1
+        with made_locally(self._folder):
+            data = increment.content(txid)
+        if data is None:
+            return False  # it lost its place just now; ``fall_behind`` is under way
+        state = increment.state
+        try:
+            self._put(0, txid, txid, data, state.timestamp)
+        except AnotherWriterError:
+            raise
+        except StoreError:
+            if self._spool.next(self.name) is increment:
+                raise
+            return False  # its file went away with its place
+        self.txid = txid
+        self._spool.done(self.name, state.seq)
+        self._confirm(state.seq)
+        return True
+
+    def _put(
+        self, level: int, low: int, high: int, data: bytes | Path, timestamp: int
+    ) -> None:
+        assert self._store is not None
+        info = self._store.put(level, low, high, data, timestamp=timestamp)
+        self._puts += 1
+        self.catalog.add(info)
+        if self._recent is not None and not self._store.is_local:
+            self._recent.add(info, data)
+        self._report("upload", txid=high, ltx_level=level)
+
+    def _confirm(self, seq: int) -> None:
+        self.acked = seq
+        self._forgiven = False
+        self._succeeded()
+
+    # -- failure ---------------------------------------------------------------------
+
+    def _begin_again(self) -> None:
+        """Back to the first phase, leaving nothing half-done behind."""
+        self._spool.unsubscribe(self.name)
+        if self._request is not None:
+            self._request.cancel()
+        for upload in self._uploads:
+            _discard(upload[3])
+        self._request = self._target = self._line = None
+        self._uploads = []
+        if self.phase is not Phase.FAILED:
+            self.phase = Phase.CONNECT
+
+    def _temporary(self, what: str) -> Path:
+        return self._folder / f"{what}-{zlib.crc32(self.name.encode()):08x}.ltx"
+
+    def fail(self, error: Exception) -> None:
+        """Note a failure of ``advance``; the next call tries again after a pause."""
+        if isinstance(error, AnotherWriterError) and self._was_our_own():
+            own = StoreError(f"{error.key} is from an earlier start", operation="put")
+            own.__cause__ = error
+            error = own
+        self.health.failed(error, self._clock(), self._rng())
+        if isinstance(error, AnotherWriterError):
+            self.phase = Phase.FAILED
+            self._spool.unsubscribe(self.name)
+            self.give_up(error)
+            self._report("fenced", level=40, error=error)
+        else:
+            # One line when it begins, then only as often as the pauses grow.
+            self._report("replica-error", level=30, error=error)
+            ours = not isinstance(error, StoreError) or error.kind == "source"
+            if self.phase is Phase.COMPARE or ours:
+                # What was to be put is not there, or in doubt: make it anew.
+                self._behind = None
+                self._begin_again()
+        self._coordinator.progressed()
+
+    def _was_our_own(self) -> bool:
+        """Whether the bytes under our name were put by ourselves, in an earlier life.
+
+        A process that is killed, or gives up on a store that hangs, may leave a put on its
+        way, and it may arrive after the next life has listed the store. That can only meet
+        the first put after a listing. A second time in a row, or later, it is a copy of
+        this metadata folder at work somewhere else: another writer.
+        """
+        if self._puts or self._forgiven or not self._node_id:
+            return False
+        assert self._store is not None
+        try:
+            name = FileInfo(0, self.txid + 1, self.txid + 1, HEADER_SIZE, 0)
+            header = Header.unpack(self._store.get(name, 0, HEADER_SIZE))
+        except (StoreError, InvalidFileError):
+            return False  # the error that led here says enough
+        self._forgiven = header.node_id == self._node_id
+        if self._forgiven:
+            self._begin_again()
+        return self._forgiven
+
+    def _succeeded(self) -> None:
+        """The store holds more than before: only that ends a row of failures."""
+        if self.health.succeeded(self._now()):
+            self._report("replica-ok", level=20)
+
+    def _report(
+        self,
+        action: str,
+        *,
+        level: int = 10,
+        error: Exception | None = None,
+        **data: object,
+    ) -> None:
+        self._observer(
+            Event(
+                action=action,
+                database=self._database,
+                replica=self.name,
+                level=level,
+                error=error,
+                data=data,
+            )
+        )
+
+
+def _discard(data: bytes | Path) -> None:
+    if isinstance(data, Path):
+        data.unlink(missing_ok=True)

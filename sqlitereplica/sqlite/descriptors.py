@@ -1,0 +1,143 @@
+"""Raw descriptors on database and ``-shm`` files that are never closed while it matters.
+
+POSIX locks belong to (process, inode): closing *any* descriptor of a file drops every lock
+that this process has on it, among them those of the application's own connections
+(reliability.md section 3, measured). So this module opens a file at most once per process
+and inode, only ever reads it by ``os.pread``, and keeps the descriptor after the last user
+is gone. It is freed
+
+* when the inode has been unlinked, for then no lock on it matters any more,
+* when it has been moved to a name that nobody knows yet and nobody here has it open, or
+* when too many idle ones have gathered (a test run with thousands of databases) and nobody
+  else in this process has that file open.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+__all__ = [
+    "FileId",
+    "acquire",
+    "file_id",
+    "is_open_here",
+    "release",
+    "release_moved",
+    "sweep",
+]
+
+FileId = tuple[int, int]
+"""(st_dev, st_ino)."""
+
+MAX_IDLE = 128
+"""Idle descriptors kept before those that nobody else has open are freed."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    fd: int
+    users: int
+
+
+_entries: dict[FileId, _Entry] = {}
+_lock = threading.Lock()
+
+
+def file_id(path: str) -> FileId | None:
+    """Identity of the file at ``path``; None when there is none. Opens nothing."""
+    try:
+        st = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return st.st_dev, st.st_ino
+
+
+def acquire(path: str) -> tuple[int, FileId]:
+    """A read-only descriptor of ``path`` and the identity of what it reads.
+
+    Raises:
+        OSError: as ``os.open``.
+    """
+    sweep()
+    with _lock:
+        known = file_id(path)
+        if known is not None and known in _entries:
+            _entries[known].users += 1
+            return _entries[known].fd, known
+        fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        st = os.fstat(fd)
+        key = (st.st_dev, st.st_ino)
+        # Replaced between stat and open by a file that we know already: the new
+        # descriptor cannot be closed without harm, so it is the one kept from now on.
+        users = _entries[key].users if key in _entries else 0
+        _entries[key] = _Entry(fd, users + 1)
+        return fd, key
+
+
+def release(key: FileId) -> None:
+    """End one use. The descriptor stays open (see the module's text)."""
+    with _lock:
+        _entries[key].users -= 1
+    sweep()
+
+
+def release_moved(key: FileId) -> None:
+    """End one use of a file that was given another name, which nobody opens yet.
+
+    Whoever came by the old name is seen; if there is nobody the descriptor is closed.
+    """
+    with _lock:
+        entry = _entries[key]
+        entry.users -= 1
+        if entry.users == 0 and list(_open_files()).count(key) == 1:
+            os.close(entry.fd)
+            del _entries[key]
+
+
+def sweep() -> None:
+    """Free the descriptors that can be freed without harm."""
+    with _lock:
+        idle = [(k, e) for k, e in _entries.items() if e.users == 0]
+        crowded = len(idle) > MAX_IDLE
+        others = list(_open_files()) if crowded else []
+        for key, entry in idle:
+            unlinked = os.fstat(entry.fd).st_nlink == 0
+            if unlinked or (crowded and others.count(key) == 1):
+                os.close(entry.fd)
+                del _entries[key]
+
+
+def is_open_here(key: FileId) -> bool:
+    """True when this process has the file open through a descriptor that is not ours.
+
+    Reads ``/proc/self/fd``; where that does not exist (macOS, Windows) the answer is False
+    and the guard against mixed copies of SQLite is weaker.
+    """
+    with _lock:
+        own = 1 if key in _entries else 0
+    return sum(1 for k in _open_files() if k == key) > own
+
+
+def _open_files() -> Iterator[FileId]:
+    try:
+        names = os.listdir("/proc/self/fd")
+    except OSError:
+        return
+    for name in names:
+        try:
+            st = os.stat(f"/proc/self/fd/{name}")
+        except OSError:  # closed since it was listed
+            continue
+        yield st.st_dev, st.st_ino
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.Lock()  # its holder, if any, is not in this process
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,25 @@
+"""Replicas on any fsspec filesystem, in Litestream's layout."""
+
+from sqlitereplica.store.generations import GenerationFile
+from sqlitereplica.store.layout import Layout, layout_for
+from sqlitereplica.store.pins import Pin, pinned_txids
+from sqlitereplica.store.reader import StoreReader
+from sqlitereplica.store.replica import Replica
+from sqlitereplica.store.retry import RetryPolicy
+from sqlitereplica.store.side import SideFile
+from sqlitereplica.store.store import LTXStore
+from sqlitereplica.store.writeback import Writeback
+
+__all__ = [
+    "GenerationFile",
+    "LTXStore",
+    "Layout",
+    "Pin",
+    "Replica",
+    "RetryPolicy",
+    "SideFile",
+    "StoreReader",
+    "Writeback",
+    "layout_for",
+    "pinned_txids",
+]

@@ -1,0 +1,14 @@
+"""What the server loads, once in each worker."""
+
+from __future__ import annotations
+
+import os
+
+from django.core.wsgi import get_wsgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "shop.settings")
+application = get_wsgi_application()
+
+from shop.replication import start  # noqa: E402
+
+start()

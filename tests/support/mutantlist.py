@@ -1,0 +1,10 @@
+"""Deliberate bugs, each with the test that must notice it; ``tests/mutants.py`` tries them."""
+
+from __future__ import annotations
+
+from support.mutants_replica import REPLICA_MUTANTS
+from support.mutants_source import SOURCE_MUTANTS
+
+__all__ = ["MUTANTS"]
+
+MUTANTS = (*SOURCE_MUTANTS, *REPLICA_MUTANTS)
