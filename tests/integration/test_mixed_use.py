@@ -209,6 +209,7 @@ def test_every_connection_of_the_application_is_closed_again_and_again(
     database, replica = tmp_path / "app.db", tmp_path / "replica"
     make_database(database).close()
     with Replicator(database, replica, sync_interval=0.02) as replicator:
+        replicator.sync()  # start() returns before the Replicator's own connection is there
         for number in range(ROUNDS):
             with closing(sqlite3.connect(database)) as connection, connection:
                 fill(connection, number % 9 + 1)
