@@ -18,6 +18,9 @@ from support.litestream import Litestream, find_litestream
 if TYPE_CHECKING:
     from support.servers import S3Server
 
+# The applications under test; one has tests of its own, which are run from outside.
+collect_ignore = ["apps"]
+
 # Real files and threads make single examples slow now and then: no deadline.
 settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
 settings.register_profile("quick", settings.get_profile("ci"), max_examples=20)

@@ -1,14 +1,19 @@
 """For tests of applications that replicate, and of filesystems that hold replicas.
 
 ``LTXStoreTests`` needs pytest; the rest does not, so it is only imported when asked for.
+The fixtures are in ``_sqlitereplica_pytest.py``, which pytest finds by itself.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sqlitereplica.testing.clock import SteppingClock
+from sqlitereplica.testing.database import ReplicatedDatabase
 from sqlitereplica.testing.faults import Fault, Operation, Plan, at, only, since
 from sqlitereplica.testing.filesystem import FaultyFileSystem, InjectedError, Record
+from sqlitereplica.testing.ltxfile import LTXFile, image_of
+from sqlitereplica.testing.stores import FaultyStore, MemoryStore
 
 if TYPE_CHECKING:
     from sqlitereplica.testing.contract import LTXStoreTests
@@ -16,12 +21,18 @@ if TYPE_CHECKING:
 __all__ = [
     "Fault",
     "FaultyFileSystem",
+    "FaultyStore",
     "InjectedError",
+    "LTXFile",
     "LTXStoreTests",
+    "MemoryStore",
     "Operation",
     "Plan",
     "Record",
+    "ReplicatedDatabase",
+    "SteppingClock",
     "at",
+    "image_of",
     "only",
     "since",
 ]

@@ -17,26 +17,9 @@ from sqlitereplica.replicate.options import HistoryOptions
 from sqlitereplica.replicate.spool import Spool
 from sqlitereplica.replicate.tickets import Ticket
 from sqlitereplica.store import LTXStore
+from sqlitereplica.testing import SteppingClock
 
-
-class FakeClock:
-    """Monotonic seconds and wall-clock milliseconds that move only when told."""
-
-    def __init__(self) -> None:
-        self.seconds = 1000.0
-        self.wall_ms = 1_800_000_000_000
-
-    def __call__(self) -> float:
-        return self.seconds
-
-    def now_ms(self) -> int:
-        """Milliseconds since the epoch."""
-        return self.wall_ms
-
-    def advance(self, seconds: float) -> None:
-        """Let time pass on both."""
-        self.seconds += seconds
-        self.wall_ms += round(seconds * 1000)
+FakeClock = SteppingClock
 
 
 class Stepped:
