@@ -1,0 +1,173 @@
+"""Replication for the life of an ASGI application.
+
+``lifespan`` is for frameworks that take a lifespan (Starlette, FastAPI, Litestar);
+``Replicated`` is around an application of any framework, also of one that knows nothing of
+lifespans, such as Django. Both make their Replicator in the server's worker when it starts,
+after any ``fork()``, and stop it, with a last flush, before the server is told that the
+application has shut down. Servers may end right after that by a signal, without the
+interpreter's own exit: what is not flushed then is shipped at the next start.
+
+Nothing of ASGI's own types is imported; no framework is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, TypeAlias
+
+from sqlitereplica.errors import SQLiteReplicaError
+from sqlitereplica.replicate import Replicator
+
+__all__ = ["Lifespan", "Replicated", "lifespan"]
+
+logger = logging.getLogger("sqlitereplica")
+
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+ASGIApp: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
+Lifespan: TypeAlias = Callable[
+    [Any], AbstractAsyncContextManager[Mapping[str, Any] | None]
+]
+"""What Starlette and FastAPI take as ``lifespan=``."""
+
+
+def lifespan(
+    make: Callable[[], Replicator],
+    *,
+    then: Lifespan | None = None,
+    state: str = "replicator",
+) -> Lifespan:
+    """A lifespan in which a database is replicated.
+
+    Args:
+        make: Makes the Replicator; called once in each worker, in a thread.
+        then: The application's own lifespan. It runs inside: the database is there and
+            replicated when it begins, and what it commits at its end is flushed.
+        state: Where requests find the Replicator: ``request.state.replicator``.
+
+    Example:
+        >>> app = FastAPI(lifespan=lifespan(make_replicator))  # doctest: +SKIP
+    """
+
+    @asynccontextmanager
+    async def run(app: Any) -> AsyncIterator[Mapping[str, Any]]:
+        replicator = await asyncio.to_thread(make)
+        async with replicator:
+            if then is None:
+                yield {state: replicator}
+                return
+            async with then(app) as more:
+                yield {**(more or {}), state: replicator}
+
+    return run
+
+
+class Replicated:
+    """An ASGI application around another one, whose database is replicated while it serves.
+
+    An application that has no lifespan gets one. ``scope["state"]`` has the Replicator,
+    where the server keeps a state (uvicorn and hypercorn do).
+
+    Example:
+        >>> application = Replicated(get_asgi_application(), make)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        make: Callable[[], Replicator],
+        *,
+        state: str = "replicator",
+    ) -> None:
+        """Wrap ``app``; ``make`` and ``state`` are those of ``lifespan``."""
+        self.app, self._make, self._state = app, make, state
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Serve one connection, or the life of the application."""
+        if scope["type"] == "lifespan":
+            await _Life(self.app, self._make, self._state).run(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+
+class _Life:
+    """One lifespan: that of the application, with replication around it.
+
+    Replication begins before the application sees "startup", and ends before the server
+    hears that the application has shut down. One that ends before it has answered knows no
+    lifespans, by the specification: its part is then played here.
+    """
+
+    def __init__(
+        self, app: ASGIApp, make: Callable[[], Replicator], state: str
+    ) -> None:
+        self._app, self._make, self._state = app, make, state
+        self._replicator: Replicator | None = None
+        self._answered = False
+
+    async def run(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Play it from startup to shutdown."""
+        startup = await receive()
+        try:
+            replicator = await asyncio.to_thread(self._make)
+            await asyncio.to_thread(replicator.start)
+        except Exception as error:  # noqa: BLE001
+            # Raised, it would be taken for "no lifespan here", and served without us.
+            await send(_failed("startup", error))
+            return
+        self._replicator = replicator
+        if "state" in scope:
+            scope["state"][self._state] = replicator
+        try:
+            await self._live(startup, scope, receive, send)
+        finally:
+            await self._stop()
+
+    async def _live(
+        self, startup: Message, scope: Message, receive: Receive, send: Send
+    ) -> None:
+        waiting = [startup]
+
+        async def receive_first_the_startup() -> Message:
+            return waiting.pop() if waiting else await receive()
+
+        async def send_once_flushed(message: Message) -> None:
+            self._answered = True
+            if message["type"] != "lifespan.startup.complete":
+                message = await self._flushed(message)
+            await send(message)
+
+        try:
+            await self._app(scope, receive_first_the_startup, send_once_flushed)
+        except Exception as error:
+            if self._answered:
+                raise
+            logger.info("the application has no lifespan: %r", error)
+        if not self._answered:
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await send(await self._flushed({"type": "lifespan.shutdown.complete"}))
+
+    async def _flushed(self, last: Message) -> Message:
+        """Stop; the message to end with, which is another one if that failed."""
+        try:
+            await self._stop()
+        except SQLiteReplicaError as error:
+            if last["type"] == "lifespan.shutdown.complete":
+                return _failed("shutdown", error)
+            logger.error("while stopping: %s", error)
+        return last
+
+    async def _stop(self) -> None:
+        replicator, self._replicator = self._replicator, None
+        if replicator is not None:
+            await asyncio.to_thread(replicator.stop)
+
+
+def _failed(what: str, error: Exception) -> Message:
+    message = f"sqlitereplica: {type(error).__name__}: {error}"
+    return {"type": f"lifespan.{what}.failed", "message": message}
