@@ -46,8 +46,11 @@ Grace. A file goes when it was not needed for ``grace`` seconds without a break.
 of kept points need no grace, by the property above. It serves restores of points that
 stop being kept, and those whose plan was made before a compaction gave a better one.
 Level-0 files are small and read at once, and an hour of them may be thousands: they get
-five minutes at most. The files go newest first: what leads on from a file goes before it,
-so that at no moment files are left that nothing leads to.
+five minutes at most.
+
+Order. The files go newest first, and one whose time has come waits for those that it leads
+to and whose time has not: what leads on from a file goes before it. So at no moment files
+are left that nothing leads to, which could not be told from a loss.
 """
 
 from __future__ import annotations
@@ -72,6 +75,7 @@ __all__ = [
 
 _LEVEL_0_GRACE = 300.0  # seconds
 _HOUR = 3_600_000  # milliseconds
+_END_OF_TIME = 1 << 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,11 +191,24 @@ def due(
     """
     if not policy.delete:
         return Decision((), {})
-    unneeded = unneeded_files(files, policy, now, pins)
+    listed = set(files)
+    unneeded = unneeded_files(listed, policy, now, pins)
     since = {file: doomed.get(file, clock) for file in unneeded}
     grace = policy.grace_seconds
-    expired = (f for f in unneeded if clock - since[f] >= _grace_of(f, grace))
-    return Decision(tuple(expired), since)
+    expired = [f for f in unneeded if clock - since[f] >= _grace_of(f, grace)]
+    held = _leading_to(set(unneeded).difference(expired), listed) if expired else set()
+    return Decision(tuple(f for f in expired if f not in held), since)
+
+
+def _leading_to(
+    waiting: Collection[FileInfo], listed: Iterable[FileInfo]
+) -> set[FileInfo]:
+    """Return the files of the plans that lead to where some others end."""
+    if not waiting:
+        return set()
+    chains = Chains(listed)
+    found = (chains.find(file.max_txid) for file in waiting)
+    return _needed(chains, ((i, _END_OF_TIME) for i in found if i is not None))
 
 
 def _grace_of(file: FileInfo, grace: float) -> float:

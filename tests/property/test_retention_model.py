@@ -34,6 +34,7 @@ from sqlitereplica.replicate.schedule import (
     snapshot_due,
 )
 from sqlitereplica.restore.plan import decisive, plan_restore, reachable_txids
+from sqlitereplica.store.reach import Gap, find_gaps
 
 SECOND, MINUTE, HOUR, DAY = 1000, 60_000, 3_600_000, 86_400_000
 START = 1_706_655_600_000  # 2024-01-30, 23:00 UTC
@@ -50,6 +51,11 @@ policies = st.builds(
     grace=st.sampled_from(["0s", "2m", "1h"]),
 )
 PERIODS = {"hourly": HOUR, "daily": DAY}
+
+
+def gaps_of(files: list[FileInfo]) -> list[Gap]:
+    """What ``verify`` would call missing."""
+    return find_gaps(files, reachable_txids(files))
 
 
 @dataclass
@@ -216,9 +222,12 @@ class HistoryMachine(RuleBasedStateMachine):
             clock=self.clock,
         )
         self.doomed = dict(decision.doomed)
+        whole = not gaps_of(before)
         for file in decision.delete:
             del self.content[file]
             assert plan_restore(list(self.content)) == plan_restore(before)
+            if whole:
+                assert not gaps_of(list(self.content)), "a file that nothing leads to"
         after = list(self.content)
         for point in kept:
             plan = plans[point.txid]

@@ -11,6 +11,7 @@ DELTAS = "tests/integration/engine/test_engine_deltas.py::"
 SOURCE = "tests/integration/engine/test_engine_source.py::"
 NEVER_LATER = "tests/property/test_restore_never_later.py::"
 PINS = "tests/unit/store/test_store_pins.py::"
+RETENTION = "tests/unit/replicate/test_retention.py::"
 HISTORY = "tests/integration/engine/test_engine_history.py::"
 OVER_COPY = "tests/integration/overcopy/test_restore_over_copy.py::"
 MEANWHILE = "tests/integration/overcopy/test_restore_over_copy_meanwhile.py::"
@@ -112,6 +113,13 @@ REPLICA_MUTANTS = (
         "        if self._is_healing():\n            return\n",
         "",
         HISTORY + "test_listing_that_lies_deletes_nothing",
+    ),
+    Mutant(
+        "retention leaves files that nothing leads to for the rest of their grace",
+        "replicate/retention.py",
+        "for f in expired if f not in held",
+        "for f in expired",
+        RETENTION + "test_file_waits_for_those_that_it_leads_to",
     ),
     Mutant(
         "a put overwrites (rename instead of link)",

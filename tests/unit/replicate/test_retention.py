@@ -335,8 +335,15 @@ def test_file_needed_again_waits_anew() -> None:
     without = [file for file in FILES if file != GONE[0]]
     doomed = decide(doomed, 5000.0, without).doomed
     again = decide(doomed, 5001.0)
-    assert GONE[0] not in again.delete and again.doomed[GONE[0]] == 5001.0
-    assert set(again.delete) == set(GONE[1:])
+    assert again.doomed[GONE[0]] == 5001.0
+    assert again.delete == (GONE[1],)
+
+
+def test_file_waits_for_those_that_it_leads_to() -> None:
+    """Or there would be one that nothing leads to, which looks like a loss."""
+    doomed = dict.fromkeys(GONE, 0.0) | {GONE[0]: 3000.0}
+    assert decide(doomed, 6599.0).delete == (GONE[1],)
+    assert decide(doomed, 6600.0).delete == (GONE[0], GONE[1], GONE[2])
 
 
 def test_short_grace_holds_for_level_0_too() -> None:
