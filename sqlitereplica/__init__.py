@@ -20,6 +20,7 @@ from sqlitereplica.errors import (
     VerifyStoppedError,
 )
 from sqlitereplica.policy import Retention
+from sqlitereplica.reading import connect, replica_uri
 from sqlitereplica.replicate import ReplicaStatus, Replicator, Status
 from sqlitereplica.restore import (
     RestorePoint,
@@ -59,6 +60,8 @@ __all__ = [
     "VerifyReport",
     "VerifyStoppedError",
     "__version__",
+    "connect",
+    "replica_uri",
     "restore",
     "restore_points",
     "verify",

@@ -12,9 +12,10 @@ and rejects every index that no sequence of frames has.
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
+from operator import sub
 
 from sqlitereplica.errors import InvalidFileError
 from sqlitereplica.ltx.format import (
@@ -143,6 +144,24 @@ class PageIndex(Mapping[int, tuple[int, int]]):
             raise KeyError(pgno)
         offset = self._offsets[at]
         return offset, self._offsets[at + 1] - offset
+
+    def run(self, pgno: int, size: int) -> list[tuple[int, int, int]]:
+        """Return (pgno, offset, size) of a frame and of those behind it in the file.
+
+        They are as many as ``size`` bytes hold, and the first one in any case. Raises
+        KeyError if the file does not have the page.
+        """
+        offset, _ = self[pgno]
+        first = bisect_left(self._pgnos, pgno)
+        last = max(first + 1, bisect_right(self._offsets, offset + size) - 1)
+        offsets = self._offsets[first : last + 1]
+        sizes = map(sub, offsets[1:], offsets)
+        return list(zip(self._pgnos[first:last], offsets, sizes, strict=False))
+
+    def after(self, offset: int) -> int | None:
+        """Return the page of the frame that begins there, or None at the end of all."""
+        at = bisect_left(self._offsets, offset)
+        return self._pgnos[at] if at < len(self._pgnos) else None
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._pgnos)

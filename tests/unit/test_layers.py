@@ -30,6 +30,7 @@ LAYERS: list[set[str]] = [
     {"store"},
     {"capture"},
     {"restore"},
+    {"reading"},
     {"replicate"},
     {"integrations"},
     {"config", "testing"},
@@ -42,7 +43,7 @@ RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 # are translated, and apsw must stay away from the source database (design, section 3):
 # beside it, apsw is only watched.
 FENCES: dict[str, set[str]] = {
-    "apsw": {"sqlite.hazards", "restore", "testing"},
+    "apsw": {"sqlite.hazards", "restore", "reading", "testing"},
     "fsspec": {"store", "testing"},
     "fsspec.callbacks": {"store", "restore", "replicate", "testing"},
     "s3fs": {"store", "testing"},

@@ -225,3 +225,27 @@ def test_index_is_read_in_pieces_of_any_size(size: int) -> None:
     assert list(index_entries(pieces, begin)) == entries
     with pytest.raises(InvalidFileError):
         list(index_entries(pieces[:-1], begin))
+
+
+def test_run_has_as_many_frames_as_fit() -> None:
+    """A range of the file is whole frames from the page on, that one in any case."""
+    data = encode(HEADER, PAGES)
+    index = PageIndex.parse(data, len(data))
+    entries = [(pgno, *index[pgno]) for pgno in index]
+    size = entries[2][2]
+    assert index.run(127, 1) == entries[2:3]
+    assert index.run(127, size + entries[3][2] - 1) == entries[2:3]
+    assert index.run(127, size + entries[3][2]) == entries[2:4]
+    assert index.run(1, 1 << 30) == entries
+    with pytest.raises(KeyError):
+        index.run(3, 1000)
+
+
+def test_frame_behind_another_is_found_by_its_offset() -> None:
+    """Where one frame ends the next begins, until there are no more."""
+    data = encode(HEADER, PAGES)
+    index = PageIndex.parse(data, len(data))
+    pgnos = list(index)
+    for pgno, following in zip(pgnos, [*pgnos[1:], None], strict=True):
+        offset, size = index[pgno]
+        assert index.after(offset + size) == following

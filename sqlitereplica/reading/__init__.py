@@ -1,0 +1,7 @@
+"""Reading replicas in place: connections at any time."""
+
+from __future__ import annotations
+
+from sqlitereplica.reading.connect import connect, replica_uri
+
+__all__ = ["connect", "replica_uri"]

@@ -1,0 +1,152 @@
+"""``connect``: SQL on a replica in place, at any of its times."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import apsw
+
+from sqlitereplica.reading.functions import add_functions
+from sqlitereplica.reading.vfs import VFS_NAME, Parameters, the_vfs
+from sqlitereplica.reading.view import View
+from sqlitereplica.restore.assemble import Wanted
+from sqlitereplica.restore.at import At
+from sqlitereplica.restore.choose import Source, open_store
+from sqlitereplica.restore.restore import wanted_by
+from sqlitereplica.store import LTXStore, Replica
+
+__all__ = ["connect", "replica_uri"]
+
+_CACHE_SIZE = 32 << 20
+_REFRESH = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    """How a replica is read; the fields are also the parameters of a URI."""
+
+    refresh: float | None = _REFRESH
+    cache_size: int = _CACHE_SIZE
+
+    def __post_init__(self) -> None:
+        if self.refresh is not None and not self.refresh >= 0:
+            raise ValueError(f"refresh={self.refresh!r}: give seconds, or None")
+        if self.cache_size < 1:
+            raise ValueError(f"cache_size={self.cache_size!r}: give a number of bytes")
+
+    def open(self, store: LTXStore, wanted: Wanted) -> View:
+        """A view of a state."""
+        return View(store, wanted, refresh=self.refresh, cache_size=self.cache_size)
+
+
+def connect(
+    replica: Source,
+    at: At | None = None,
+    *,
+    txid: int | None = None,
+    refresh: float | None = _REFRESH,
+    cache_size: int = _CACHE_SIZE,
+    storage_options: Mapping[str, Any] | None = None,
+) -> apsw.Connection:
+    """Open a read-only connection straight on a replica, without a download.
+
+    Only what queries need is fetched. A read transaction sees one state from its
+    begin to its end; the next one sees the newest state, or always the one asked for.
+
+    Args:
+        replica: A URL, a folder, a ``Replica`` or an ``LTXStore``.
+        at: Stay at the last state before this time, or of a pin; as for ``restore``.
+        txid: Stay at the state after exactly this transaction instead.
+        refresh: The replica is looked at when a transaction begins and the last look
+            was this many seconds ago; None: never, the state stays.
+        cache_size: Bytes of pages to keep in memory.
+        storage_options: For the filesystem of a URL.
+
+    Raises:
+        NotRestorableError: There is no backup, or not of the state asked for.
+        StoreError: The replica cannot be read.
+        InvalidFileError: The replica is damaged.
+        ValueError: An argument makes no sense.
+    """
+    settings = _Settings(refresh, cache_size)
+    store = open_store(replica, storage_options)
+    view = settings.open(store, wanted_by(at, txid))
+    vfs = the_vfs(_open_uri)
+    number = vfs.expect(view)
+    try:
+        connection = apsw.Connection(
+            f"file:{quote(store.name)}?vfs={VFS_NAME}&view={number}",
+            flags=apsw.SQLITE_OPEN_READWRITE
+            | apsw.SQLITE_OPEN_CREATE
+            | apsw.SQLITE_OPEN_URI,
+        )
+    except BaseException:
+        vfs.forget(number)
+        view.close()
+        raise
+    add_functions(connection)
+    return connection
+
+
+def replica_uri(
+    replica: Source,
+    at: At | None = None,
+    *,
+    txid: int | None = None,
+    refresh: float | None = _REFRESH,
+    cache_size: int = _CACHE_SIZE,
+    storage_options: Mapping[str, Any] | None = None,
+) -> str:
+    """Return a URI that ``ATTACH`` takes, for the same as ``connect``.
+
+    It is good in this process, for any connection of apsw that was opened with
+    ``SQLITE_OPEN_URI``. Storage options are not in it: it has a number that stands for
+    them.
+    """
+    settings = _Settings(refresh, cache_size)
+    wanted = wanted_by(at, txid)
+    the_vfs(_open_uri)
+    number = str(next(_numbers))
+    _registered[number] = open_store(replica, storage_options), wanted, settings
+    return (
+        f"file:{quote(_registered[number][0].name)}?vfs={VFS_NAME}&registered={number}"
+    )
+
+
+_numbers = itertools.count(1)
+_registered: dict[str, tuple[LTXStore, Wanted, _Settings]] = {}
+
+
+def _open_uri(parameters: Parameters) -> View:
+    """Open what the parameters of a URI say."""
+    number = parameters.get("registered")
+    if number is not None:
+        if number not in _registered:
+            raise ValueError(f"registered={number!r} is of another process")
+        store, wanted, settings = _registered[number]
+        return settings.open(store, wanted)
+    if "replica" not in parameters:
+        raise ValueError(
+            "a URI with vfs=sqlitereplica needs &replica=; a file of this machine"
+            f" needs &vfs={apsw.vfs_names()[0]}"
+        )
+    refresh = parameters.get("refresh", str(_REFRESH))
+    settings = _Settings(
+        None if refresh == "none" else float(refresh),
+        int(parameters.get("cache_size", _CACHE_SIZE)),
+    )
+    txid = parameters.get("txid")
+    wanted = wanted_by(_time(parameters.get("at")), int(txid) if txid else None)
+    return settings.open(Replica(parameters["replica"]).open(), wanted)
+
+
+def _time(text: str | None) -> At | None:
+    """Read a time in a URI, where seconds since 1970 are text as well."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
