@@ -48,6 +48,11 @@ FENCES: dict[str, set[str]] = {
     "fsspec.callbacks": {"store", "restore", "replicate", "testing"},
     "s3fs": {"store", "testing"},
     "prometheus_client": {"integrations"},
+    "datasette": {"integrations.datasette"},
+    "django": {"integrations.django"},
+    "flask": {"integrations.flask"},
+    "sqlalchemy": {"integrations.sqlalchemy"},
+    "starlette": {"integrations"},
 }
 
 # ltx/ turns bytes into values: it opens nothing, starts nothing, asks no clock.
