@@ -48,6 +48,8 @@ class SoakOrders:
     replica: str
     log: str
     seed: str
+    exact: bool = True
+    """Whether digests are of all bytes, see ``digest_of``."""
 
 
 def spawn_soak(orders: SoakOrders) -> subprocess.Popen[str]:
@@ -81,7 +83,7 @@ def _say(*words: object) -> None:
 class _Child:
     def __init__(self, orders: SoakOrders) -> None:
         self.rng = random.Random(orders.seed)
-        self.log = StateLog(orders.log)
+        self.log = StateLog(orders.log, exact=orders.exact)
         self.db = connect(orders.database)
         self.db.execute("pragma auto_vacuum=incremental")
         self.db.execute("pragma journal_mode=wal").fetchall()
