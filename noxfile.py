@@ -80,7 +80,10 @@ def interop(session: nox.Session) -> None:
 @nox.session
 def torture(session: nox.Session) -> None:
     """Minutes of hostile load."""
-    pytest(session, "-m", "torture", "--timeout=3600")
+    # No dumps of tracebacks in between: faulthandler reads the frames of running threads
+    # without the GIL, and in a process with many that ended in a segmentation fault.
+    no_dumps = ("-o", "faulthandler_timeout=0")
+    pytest(session, "-m", "torture", "--timeout=3600", *no_dumps)
 
 
 @nox.session
