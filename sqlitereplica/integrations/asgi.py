@@ -16,7 +16,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from sqlitereplica.errors import SQLiteReplicaError
 from sqlitereplica.replicate import Replicator
@@ -33,6 +33,16 @@ Lifespan: TypeAlias = Callable[
     [Any], AbstractAsyncContextManager[Mapping[str, Any] | None]
 ]
 """What Starlette and FastAPI take as ``lifespan=``."""
+
+
+class Startable(Protocol):
+    """What is started and stopped: a Replicator, or several together."""
+
+    def start(self) -> None:
+        """Begin to replicate."""
+
+    def stop(self) -> None:
+        """Flush and end."""
 
 
 def lifespan(
@@ -79,7 +89,7 @@ class Replicated:
     def __init__(
         self,
         app: ASGIApp,
-        make: Callable[[], Replicator],
+        make: Callable[[], Startable],
         *,
         state: str = "replicator",
     ) -> None:
@@ -102,11 +112,9 @@ class _Life:
     lifespans, by the specification: its part is then played here.
     """
 
-    def __init__(
-        self, app: ASGIApp, make: Callable[[], Replicator], state: str
-    ) -> None:
+    def __init__(self, app: ASGIApp, make: Callable[[], Startable], state: str) -> None:
         self._app, self._make, self._state = app, make, state
-        self._replicator: Replicator | None = None
+        self._replicator: Startable | None = None
         self._answered = False
 
     async def run(self, scope: Message, receive: Receive, send: Send) -> None:

@@ -1,0 +1,85 @@
+"""Replicators as configuration files and settings describe them.
+
+The frameworks have one form for it. For each database, what to replicate to, or a mapping
+with the key ``replicas`` and any other argument of ``Replicator``::
+
+    "s3://bucket/app"
+    {"replicas": ["s3://bucket/app", {"url": "/backups/app", "retention": "90d"}],
+     "sync_interval": 0.5, "retention": {"window": "7d", "daily": 30}}
+
+``{name}`` in a URL stands for the name of the database, so that one form serves many.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from sqlitereplica.policy import Retention
+from sqlitereplica.replicate import Replicator
+from sqlitereplica.store import Replica
+
+__all__ = ["Configuration", "ReplicaEntry", "replicas_from", "replicator_from"]
+
+ReplicaEntry: TypeAlias = str | os.PathLike[str] | Replica | Mapping[str, Any]
+Configuration: TypeAlias = ReplicaEntry | Sequence[ReplicaEntry]
+
+
+def replicator_from(
+    name: str,
+    database: str | os.PathLike[str],
+    configuration: Configuration,
+    *,
+    connect: Callable[[str], Any] | None = None,
+) -> Replicator:
+    """The Replicator of a database, not started; ``connect`` unless one is configured.
+
+    Raises:
+        ValueError: the configuration makes no sense; it says for which database.
+    """
+    options = dict(_as_mapping(configuration))
+    if connect is not None:
+        options.setdefault("connect", connect)
+    try:
+        replicas = _replicas(name, options.pop("replicas", ()))
+        if "retention" in options:
+            options["retention"] = _retention(options["retention"])
+        return Replicator(database, replicas, **options)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"replication of {name}: {error}") from error
+
+
+def replicas_from(name: str, configuration: Configuration) -> list[Replica]:
+    """Only the replicas, for what needs no Replicator; raises as ``replicator_from``."""
+    try:
+        return _replicas(name, _as_mapping(configuration).get("replicas", ()))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"replication of {name}: {error}") from error
+
+
+def _as_mapping(configuration: Configuration) -> Mapping[str, Any]:
+    if isinstance(configuration, Mapping) and "url" not in configuration:
+        return configuration
+    return {"replicas": configuration}
+
+
+def _replicas(name: str, entries: Any) -> list[Replica]:
+    if isinstance(entries, str | os.PathLike | Replica | Mapping):
+        entries = [entries]
+    return [_replica(name, entry) for entry in entries]
+
+
+def _replica(name: str, entry: Any) -> Replica:
+    if isinstance(entry, Replica):
+        return entry
+    values = dict(entry) if isinstance(entry, Mapping) else {"url": entry}
+    if isinstance(values.get("url"), str):
+        values["url"] = values["url"].replace("{name}", name)
+    if "retention" in values:
+        values["retention"] = _retention(values["retention"])
+    return Replica(**values)
+
+
+def _retention(value: Any) -> Any:
+    return Retention(**value) if isinstance(value, Mapping) else value
