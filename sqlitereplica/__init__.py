@@ -6,6 +6,7 @@ from sqlitereplica.errors import (
     AnotherWriterError,
     ChecksumMismatchError,
     DatabaseStateError,
+    FollowTimeoutError,
     InvalidFileError,
     MixedSQLiteCopiesError,
     NotRestorableError,
@@ -21,7 +22,13 @@ from sqlitereplica.errors import (
 )
 from sqlitereplica.policy import Retention
 from sqlitereplica.reading import connect, replica_uri
-from sqlitereplica.replicate import ReplicaStatus, Replicator, Status
+from sqlitereplica.replicate import (
+    Follower,
+    FollowerStatus,
+    ReplicaStatus,
+    Replicator,
+    Status,
+)
 from sqlitereplica.restore import (
     RestorePoint,
     RestorePoints,
@@ -37,6 +44,9 @@ __all__ = [
     "AnotherWriterError",
     "ChecksumMismatchError",
     "DatabaseStateError",
+    "FollowTimeoutError",
+    "Follower",
+    "FollowerStatus",
     "InvalidFileError",
     "MixedSQLiteCopiesError",
     "NotRestorableError",

@@ -14,6 +14,7 @@
     ├── DatabaseStateError                 the source database cannot be replicated as it is: fix it
     │   └── MixedSQLiteCopiesError         two copies of SQLite on one file in one process
     ├── SyncTimeoutError (TimeoutError)    durability was not confirmed in time: unknown
+    ├── FollowTimeoutError (TimeoutError)  a follower did not get that far in time: read on
     ├── VerificationError                  a replica is not what it should be: heal it, or alert
     ├── VerifyStoppedError                 a verification was ended early: nothing is known
     └── ReplicatorClosedError              used before ``start`` or after ``stop``
@@ -32,6 +33,7 @@ __all__ = [
     "AnotherWriterError",
     "ChecksumMismatchError",
     "DatabaseStateError",
+    "FollowTimeoutError",
     "InvalidFileError",
     "MixedSQLiteCopiesError",
     "NearestPoint",
@@ -273,6 +275,27 @@ class SyncTimeoutError(SQLiteReplicaError, TimeoutError):
         )
         self.timeout = timeout
         self.pending = pending
+
+
+class FollowTimeoutError(SQLiteReplicaError, TimeoutError):
+    """``Follower.wait`` ended before the file held what was waited for.
+
+    ``txid`` is what it holds, ``wanted`` what was asked for, None for the newest; the
+    failure that keeps it back, if there is one, is ``__cause__``.
+    """
+
+    def __init__(
+        self, timeout: float, *, txid: int, wanted: int | None, cause: str | None = None
+    ) -> None:
+        what = "the newest transaction" if wanted is None else f"transaction {wanted}"
+        why = f" Last error: {cause}" if cause else ""
+        super().__init__(
+            f"{what} was not there within {timeout:g} s; the file holds {txid}.{why}",
+            kind="follow-timeout",
+        )
+        self.timeout = timeout
+        self.txid = txid
+        self.wanted = wanted
 
 
 class VerificationError(SQLiteReplicaError):

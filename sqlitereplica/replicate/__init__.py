@@ -1,6 +1,7 @@
-"""The Replicator: capture driven, increments uploaded, positions kept."""
+"""The Replicator: capture, replicas and who waits for them, and the Follower."""
 
+from sqlitereplica.replicate.follower import Follower, FollowerStatus
 from sqlitereplica.replicate.replicator import Replicator
 from sqlitereplica.replicate.status import ReplicaStatus, Status
 
-__all__ = ["ReplicaStatus", "Replicator", "Status"]
+__all__ = ["Follower", "FollowerStatus", "ReplicaStatus", "Replicator", "Status"]

@@ -50,6 +50,7 @@ from sqlitereplica.replicate.delta import (
 )
 from sqlitereplica.replicate.health import Health
 from sqlitereplica.replicate.position import Position, read_position
+from sqlitereplica.replicate.promoted import find_promoted
 from sqlitereplica.replicate.recent import Recent
 from sqlitereplica.replicate.spool import Spool
 from sqlitereplica.restore import read_checksums
@@ -263,6 +264,8 @@ class ReplicaWorker:
             # Only of what we wrote: states of others are not recorded here, and one of
             # them may have the checksum of one that is.
             base = self._tables.find(checksum)
+        if base is None and checksum and not self._whole:
+            base = find_promoted(self._folder.parent, self._position)
         if base is None and self.txid > 0 and not self._whole:
             # Nothing is recorded of it, or Litestream wrote it.
             self._behind = self._base_from_replica()

@@ -3,17 +3,21 @@
 POSIX locks belong to (process, inode): closing *any* descriptor of a file drops every lock
 that this process has on it, among them those of the application's own connections
 (reliability.md section 3, measured). So this module opens a file at most once per process
-and inode, only ever reads it by ``os.pread``, and keeps the descriptor after the last user
+and inode, reads it by ``os.pread``, and keeps the descriptor after the last user
 is gone. It is freed
 
 * when the inode has been unlinked, for then no lock on it matters any more,
 * when it has been moved to a name that nobody knows yet and nobody here has it open, or
 * when too many idle ones have gathered (a test run with thousands of databases) and nobody
   else in this process has that file open.
+
+A file that we write ourselves (a follower's) has a second one beside it, for writing, that
+lives exactly as long.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Iterator
@@ -22,6 +26,7 @@ from dataclasses import dataclass
 __all__ = [
     "FileId",
     "acquire",
+    "acquire_writable",
     "file_id",
     "is_open_here",
     "release",
@@ -40,6 +45,17 @@ MAX_IDLE = 128
 class _Entry:
     fd: int
     users: int
+    writable: int | None = None
+
+    @property
+    def own(self) -> int:
+        """How many descriptors there are."""
+        return 1 if self.writable is None else 2
+
+    def close(self) -> None:
+        os.close(self.fd)
+        if self.writable is not None:
+            os.close(self.writable)
 
 
 _entries: dict[FileId, _Entry] = {}
@@ -77,6 +93,34 @@ def acquire(path: str) -> tuple[int, FileId]:
         return fd, key
 
 
+def acquire_writable(path: str) -> tuple[int, FileId]:
+    """As ``acquire``, with a descriptor that can be written to as well.
+
+    For files that are ours to write, and only under SQLite's own locks.
+
+    Raises:
+        OSError: as ``os.open``.
+    """
+    _, key = acquire(path)
+    with _lock:
+        entry = _entries[key]
+        if entry.writable is None:
+            # Through the one that is open: the name may be another file's by now.
+            fd = _reopen(entry.fd, path)
+            st = os.fstat(fd)
+            if (st.st_dev, st.st_ino) != key:
+                # Not closed: it may be a file that somebody here has locks on.
+                raise OSError(errno.ESTALE, "replaced while it was opened", path)
+            entry.writable = fd
+        return entry.writable, key
+
+
+def _reopen(fd: int, path: str) -> int:
+    own = f"/proc/self/fd/{fd}"
+    name = own if os.path.exists(own) else path
+    return os.open(name, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+
+
 def release(key: FileId) -> None:
     """End one use. The descriptor stays open (see the module's text)."""
     with _lock:
@@ -92,8 +136,8 @@ def release_moved(key: FileId) -> None:
     with _lock:
         entry = _entries[key]
         entry.users -= 1
-        if entry.users == 0 and list(_open_files()).count(key) == 1:
-            os.close(entry.fd)
+        if entry.users == 0 and list(_open_files()).count(key) == entry.own:
+            entry.close()
             del _entries[key]
 
 
@@ -105,8 +149,8 @@ def sweep() -> None:
         others = list(_open_files()) if crowded else []
         for key, entry in idle:
             unlinked = os.fstat(entry.fd).st_nlink == 0
-            if unlinked or (crowded and others.count(key) == 1):
-                os.close(entry.fd)
+            if unlinked or (crowded and others.count(key) == entry.own):
+                entry.close()
                 del _entries[key]
 
 
@@ -117,7 +161,7 @@ def is_open_here(key: FileId) -> bool:
     and the guard against mixed copies of SQLite is weaker.
     """
     with _lock:
-        own = 1 if key in _entries else 0
+        own = _entries[key].own if key in _entries else 0
     return sum(1 for k in _open_files() if k == key) > own
 
 

@@ -1,0 +1,311 @@
+"""``Follower``: a plain SQLite file that keeps up with a replica.
+
+The work is done by ``restore/following.py``, a step at a time, in one thread that this
+object owns (``followthread.py``).
+
+A follower that does not get on says so: ``status()`` has the error and a lag that grows,
+an event is reported when a row of failures begins and when it ends, and ``wait`` raises.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from sqlitereplica.durations import Duration, parse_duration
+from sqlitereplica.errors import ReplicatorClosedError
+from sqlitereplica.events import Event, Observer, guarded, log_event
+from sqlitereplica.replicate.followthread import FollowThread, too_late
+from sqlitereplica.replicate.metafolder import MetaFolder, default_folder
+from sqlitereplica.replicate.options import database_path
+from sqlitereplica.restore.choose import Source, open_store
+from sqlitereplica.restore.following import Following
+from sqlitereplica.sqlite import Connect, copy_of
+from sqlitereplica.store import LTXStore, Replica
+
+__all__ = ["Follower", "FollowerStatus"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FollowerStatus:
+    """A Follower at one moment."""
+
+    database: str
+    """Absolute path of the file."""
+    replica: str
+    """What it follows: a URL without secrets."""
+    state: str
+    """``stopped``, ``starting`` (no file yet), ``catching-up``, ``following``,
+    ``failing``, ``promoted`` or ``forked``."""
+    txid: int
+    """The transaction that readers of the file see; 0 before there is one."""
+    newest_txid: int
+    """The newest transaction that was seen in the replica."""
+    timestamp: datetime | None
+    """When the state of the file was replicated, by the clock of the source."""
+    lag_seconds: float | None
+    """Seconds since the file was last known to have all that the replica had; None before."""
+    last_success: datetime | None
+    """When the replica was last read without a failure."""
+    error: str | None
+    """What fails at present; None when nothing does."""
+
+    @property
+    def ok(self) -> bool:
+        """True when the file keeps up."""
+        return self.state == "following" and self.error is None
+
+
+class Follower:
+    """Keeps a local file at the newest state of a replica. Thread-safe.
+
+    Example:
+        >>> with Follower("s3://bucket/app", "copy.db") as f:  # doctest: +SKIP
+        ...     f.wait()
+        ...     sqlite3.connect("file:copy.db?mode=ro", uri=True)
+    """
+
+    def __init__(
+        self,
+        replica: Source,
+        path: str | os.PathLike[str],
+        *,
+        connect: Connect = sqlite3.connect,
+        interval: Duration = "1s",
+        overwrite: bool = False,
+        storage_options: Mapping[str, Any] | None = None,
+        meta_path: str | os.PathLike[str] | None = None,
+        observer: Observer = log_event,
+    ) -> None:
+        """Describe what to follow where; ``start`` or ``with`` begins.
+
+        Args:
+            replica: A URL, a folder, a ``Replica`` or an ``LTXStore``.
+            path: The file; made if it is missing.
+            connect: Opens it with the same copy of SQLite as its readers in this process:
+                ``sqlite3.connect``, ``apsw.Connection``, or a factory of your own, which
+                must not set the journal mode.
+            interval: How often the replica is looked at.
+            overwrite: Replace what is at the path when it is not a state of this replica:
+                another database, a copy that somebody has written to, or one of a history
+                that the replica does not continue. Without it these are errors.
+            storage_options: For the filesystem of a URL.
+            meta_path: The metadata folder, if not ``.<name>-sqlitereplica`` beside it.
+            observer: Is given every ``Event``; the default logs.
+
+        Raises:
+            ValueError: an argument that cannot be meant.
+        """
+        self._path = database_path(path)
+        self._meta_path = Path(meta_path) if meta_path else default_folder(self._path)
+        self._interval = parse_duration(interval, "interval").total_seconds()
+        if not self._interval:
+            raise ValueError("interval must be above 0 seconds")
+        self._replica, self._options = replica, storage_options
+        self._name = _name_of(replica, storage_options)
+        self._connect, self._overwrite = connect, overwrite
+        self._observer = guarded(observer)
+        self._pid = os.getpid()
+        self._lock = threading.RLock()
+        self._running: FollowThread | None = None
+
+    @property
+    def database(self) -> str:
+        """Absolute path of the file."""
+        return self._path
+
+    def start(self) -> None:
+        """Begin to follow in the background; returns at once. Idempotent.
+
+        Raises:
+            DatabaseStateError: another Follower or Replicator has the file.
+            ReplicatorClosedError: in the child of a fork.
+        """
+        self._refuse_in_child()
+        with self._lock:
+            if self._running is None:
+                self._running = self._begin()
+
+    def _begin(self) -> FollowThread:
+        copy = copy_of(self._connect)
+        os.makedirs(os.path.dirname(self._path), exist_ok=True)
+        meta = MetaFolder(self._meta_path, self._path)
+        following = Following(
+            self._path,
+            lambda: open_store(self._replica, self._options),
+            self._connect,
+            copy=copy,
+            notes=meta.path / "held",
+            overwrite=self._overwrite,
+            report=lambda why: self._report("follow-renew", logging.WARNING, why=why),
+        )
+        running = FollowThread(following, meta, self._interval, self._report)
+        running.thread.start()
+        return running
+
+    def stop(self, timeout: float = 30.0) -> None:
+        """Stop following and let the file go. Idempotent.
+
+        It waits up to ``timeout`` seconds for what is being fetched; a store that hangs
+        longer keeps the file locked until it answers.
+        """
+        if self._pid != os.getpid():
+            return
+        with self._lock:
+            running, self._running = self._running, None
+        if running is not None:
+            running.stop(timeout)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def wait(
+        self, txid: int | None = None, timeout: float | None = 30.0
+    ) -> FollowerStatus:
+        """Return when the file holds a transaction, or all that the replica has now.
+
+        Args:
+            txid: The transaction, or a later one; by default whatever the replica has
+                when this is called.
+            timeout: Seconds to wait; None for as long as it takes.
+
+        Raises:
+            FollowTimeoutError: not in time; what fails, if anything, is its cause.
+            PosMismatchError, TargetExistsError, DatabaseStateError: it will not get
+                there by itself.
+            ReplicatorClosedError: not running, or stopped meanwhile.
+        """
+        running = self._running_now()
+        if not running.wait(txid, timeout):
+            raise too_late(running, txid, timeout)
+        return self.status()
+
+    def promote(
+        self,
+        *,
+        before: Callable[[], object] | None = None,
+        timeout: float | None = 60.0,
+    ) -> FollowerStatus:
+        """Make the file a database of its own, and end following it.
+
+        It takes in all that the replica has, becomes writable in WAL mode, and is let go.
+        A ``Replicator`` of it on the same replica then goes on with the next transaction,
+        and uploads only what changes.
+
+        Args:
+            before: Called first: what makes sure that nobody writes to the replica any
+                more, such as taking its lease. If it raises, nothing is done.
+            timeout: Seconds to wait for the rest; None for as long as it takes.
+
+        Raises:
+            FollowTimeoutError: The replica could not be read to its end, or readers kept
+                the file busy; it is followed as before.
+            PosMismatchError, TargetExistsError, DatabaseStateError: as ``wait``.
+            ReplicatorClosedError: not running, or stopped meanwhile.
+        """
+        running = self._running_now()
+        if before is not None:
+            before()
+        if not running.promote(timeout):
+            raise too_late(running, None, timeout)
+        status = self.status()
+        with self._lock:
+            self._running = None
+        return status
+
+    def status(self) -> FollowerStatus:
+        """What is going on, as a frozen value; never blocks and never raises."""
+        running = self._running
+        if self._pid != os.getpid():
+            return self._status("forked")
+        if running is None:
+            return self._status("stopped")
+        held, error = running.following.held, running.health.error
+        current = running.current_at
+        return self._status(
+            running.state,
+            txid=0 if held is None else held.txid,
+            newest_txid=running.following.newest,
+            timestamp=None if held is None else _datetime(held.timestamp / 1000),
+            lag_seconds=None if current is None else time.monotonic() - current,
+            last_success=_datetime(running.health.last_success),
+            error=None if error is None else str(error),
+        )
+
+    def _status(self, state: str, **fields: Any) -> FollowerStatus:
+        nothing: dict[str, Any] = {
+            "txid": 0,
+            "newest_txid": 0,
+            "timestamp": None,
+            "lag_seconds": None,
+            "last_success": None,
+            "error": None,
+        }
+        return FollowerStatus(
+            database=self._path,
+            replica=self._name,
+            state=state,
+            **{**nothing, **fields},
+        )
+
+    def _report(
+        self, action: str, level: int, error: Exception | None = None, **data: object
+    ) -> None:
+        event = Event(
+            action=action,
+            database=self._path,
+            replica=self._name,
+            level=level,
+            error=error,
+            data=data,
+        )
+        self._observer(event)
+
+    def _running_now(self) -> FollowThread:
+        self._refuse_in_child()
+        running = self._running
+        if running is None:
+            raise ReplicatorClosedError(
+                f"the Follower of {self._path} is not running: call start() first, or"
+                " use it in a with statement"
+            )
+        return running
+
+    def _refuse_in_child(self) -> None:
+        if self._pid != os.getpid():
+            raise ReplicatorClosedError(
+                f"this Follower of {self._path} was made before fork(); make a new one"
+                " in the child, or follow in the parent only",
+                kind="forked",
+            )
+
+
+def _name_of(replica: Source, options: Mapping[str, Any] | None) -> str:
+    """The name of a replica; raises ValueError for what is none."""
+    if isinstance(replica, LTXStore):
+        return replica.name
+    if not isinstance(replica, Replica):
+        replica = Replica(replica, storage_options=options)
+    return replica.display_name
+
+
+def _datetime(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
