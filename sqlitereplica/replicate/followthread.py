@@ -33,6 +33,14 @@ _BLOCKED_FOR = 10.0
 _PERMANENT = (PosMismatchError, TargetExistsError)
 
 
+class _Promotion:
+    """Somebody waits for the file to be given away, by that look or a later one."""
+
+    def __init__(self, look: int) -> None:
+        self.look = look
+        self.future: Future[None] = Future()
+
+
 class FollowThread:
     """What exists between ``start`` and ``stop``: the thread, and how it fares."""
 
@@ -55,7 +63,7 @@ class FollowThread:
         self._looks = self._current = self._waiters = 0
         self._failed_look = 0
         self._stopping = self._ended = self._in_step = False
-        self._promotion: Future[None] | None = None
+        self._promotion: _Promotion | None = None
         self._promoted = False
         self._blocked_since: float | None = None
         self._blocked_told = False
@@ -100,23 +108,20 @@ class FollowThread:
 
     def promote(self, timeout: float | None) -> bool:
         """Have the thread give the file away when it has all; False if not in time."""
-        end = None if timeout is None else time.monotonic() + timeout
-        promotion: Future[None] = Future()
-        self._promotion = promotion
+        with self._changed:
+            if self._ended:
+                raise ReplicatorClosedError("the Follower was stopped")
+            promotion = self._promotion = _Promotion(self._looks + 1)
+            self._waiters += 1
+            self._wakeup.set()
         try:
-            in_step = self.wait(None, timeout)
-        except BaseException:
-            promotion.cancel()
-            raise
-        if not in_step and promotion.cancel():
-            return False
-        left = None if end is None else max(0.0, end - time.monotonic())
-        try:
-            promotion.result(left)
+            promotion.future.result(timeout)
         except FutureTimeoutError:
-            if promotion.cancel():
+            if promotion.future.cancel():
                 return False
-            promotion.result()  # it is just being done
+            promotion.future.result()  # it is just being done
+        finally:
+            self._waiters -= 1
         self.thread.join()
         return True
 
@@ -147,6 +152,9 @@ class FollowThread:
             with self._changed:
                 self._ended = True
                 self._changed.notify_all()
+            if self._promotion is not None:
+                ended = ReplicatorClosedError("the Follower was stopped")
+                self._call_off(self._promotion, ended)
 
     def _look(self) -> float:
         """Do one step; returns the seconds until the next."""
@@ -162,8 +170,9 @@ class FollowThread:
             self._failed(error)
             return max(self._interval, self._pause())
         self._succeeded(begun, more)
-        if not more and self._promotion is not None:
-            self._promote(self._promotion)
+        promotion = self._promotion
+        if not more and promotion is not None and promotion.look <= self._looks:
+            self._promote(promotion.future)
         return 0.0 if more else self._interval
 
     def _succeeded(self, begun: float, more: bool) -> None:
@@ -200,6 +209,10 @@ class FollowThread:
         with self._changed:
             self._failed_look = self._looks
             self._changed.notify_all()
+        promotion = self._promotion
+        if promotion is not None and promotion.look <= self._looks:
+            if _is_permanent(error):
+                self._call_off(promotion, error)
 
     def _promote(self, promotion: Future[None]) -> None:
         """Give the file away: a step has just found that it has all."""
@@ -216,6 +229,11 @@ class FollowThread:
         self._promoted = self._stopping = True
         self._report("follow-promoted", logging.INFO, txid=held.txid, wal=in_wal)
         promotion.set_result(None)
+
+    def _call_off(self, promotion: _Promotion, error: Exception) -> None:
+        self._promotion = None
+        if promotion.future.set_running_or_notify_cancel():
+            promotion.future.set_exception(error)
 
     def _pause(self) -> float:
         return self.health.pause(time.monotonic(), urgent=bool(self._waiters))
