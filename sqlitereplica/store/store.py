@@ -48,6 +48,7 @@ from sqlitereplica.store.layout import (
     time_of,
     timestamp_metadata,
 )
+from sqlitereplica.store.leaseobject import LeaseObject, lease_object
 from sqlitereplica.store.location import locate, make_filesystem, root_on
 from sqlitereplica.store.reader import StoreReader
 from sqlitereplica.store.remote import Remote
@@ -419,6 +420,10 @@ class LTXStore:
             StoreError: the store failed; some may be deleted.
         """
         self._delete_all([side_key(self._root, f.folder, f.name) for f in files])
+
+    def lease_object(self) -> LeaseObject | None:
+        """What says who may write here; None where no kind of it can be."""
+        return lease_object(self._fs, self._root, self._protocol, self._secrets)
 
     # -- Litestream 0.3 --------------------------------------------------------------
 

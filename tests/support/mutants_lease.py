@@ -1,0 +1,87 @@
+"""Bugs in the lease and the fence between hosts."""
+
+from __future__ import annotations
+
+from support.mutant import Mutant
+
+__all__ = ["LEASE_MUTANTS"]
+
+SIMULATION = "tests/property/test_lease_simulation.py"
+LOST = SIMULATION + "::test_whatever_happens_nothing_acknowledged_is_lost_or_forked"
+OBJECT = "tests/unit/store/test_lease_object.py::"
+S3 = "tests/integration/s3/test_s3_lease.py::"
+LEASE, FENCING = "store/lease.py", "replicate/fencing.py"
+STORED = "store/leaseobject.py"
+
+LEASE_MUTANTS = (
+    Mutant(
+        "a lease is held from the answer on, not from when it was asked for",
+        LEASE,
+        "confirmed_at=max(state.confirmed_at, attempt.sent_at)",
+        "confirmed_at=max(state.confirmed_at, state.looked_at)",
+        LOST,
+    ),
+    Mutant(
+        "a holder publishes until others may take over",
+        LEASE,
+        "_RENEW, _PUBLISH, _POLL = 1 / 3, 2 / 3",
+        "_RENEW, _PUBLISH, _POLL = 1 / 3, 4 / 3",
+        LOST,
+    ),
+    Mutant(
+        "the wait for a holder does not begin anew when it renews",
+        LEASE,
+        "seen_at=now if is_new else state.seen_at",
+        "seen_at=state.seen_at",
+        LOST,
+    ),
+    Mutant(
+        "the epoch of a taken lease stays",
+        LEASE,
+        "state.highest + 1, seen.tag",
+        "state.highest, seen.tag",
+        LOST,
+    ),
+    Mutant(
+        "a holder overwrites whoever took over",
+        LEASE,
+        "if not is_new or record is None:",
+        "if True:",
+        LOST,
+    ),
+    Mutant(
+        "an own write whose answer was lost is taken for another's",
+        LEASE,
+        "    if mine is not None:\n        return _confirmed",
+        "    if False:\n        return _confirmed",
+        LOST,
+    ),
+    Mutant(
+        "a copy of the metadata folder on another host counts as the own life",
+        LEASE,
+        "record.node == self.node != 0 and host == self.host",
+        "True",
+        LOST,
+    ),
+    Mutant(
+        "who takes over goes on from what it had",
+        FENCING,
+        "        return Entrance.COMPARE\n",
+        "        return Entrance.FENCE\n",
+        LOST,
+    ),
+    Mutant(
+        "whoever makes the object of the lease believes that it is the newest",
+        STORED,
+        "            if max(numbers) > number:\n",
+        "            if max(numbers) > number + 1_000_000:\n",
+        OBJECT + "test_who_comes_when_the_next_number_was_tidied_away_is_refused",
+    ),
+    Mutant(
+        "a server that ignores If-Match is believed",
+        STORED,
+        'return None if self._is_refused(path, stale) else "it ignores If-Match"',
+        "return None",
+        S3 + "test_server_that_ignores_conditions_is_found_out",
+    ),
+)
