@@ -13,6 +13,7 @@ from benchmarks.workloads import (
     delta,
     idle,
     lag,
+    reading,
     remote,
     restores,
     resume,
@@ -36,4 +37,5 @@ WORKLOADS: Mapping[str, Workload] = {
     "resume": resume.measure,
     "sync": idle.measure_sync,
     "remote": remote.measure,
+    "reading": reading.measure,
 }

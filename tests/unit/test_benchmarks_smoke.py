@@ -25,6 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.interop]
         ),
         ("compaction delta", "none,litestream,ours"),
         pytest.param("remote", "ours", marks=pytest.mark.s3),
+        pytest.param("reading", "none,litestream,ours", marks=pytest.mark.s3),
     ],
 )
 def test_workloads_measure_ours_and_the_others(
