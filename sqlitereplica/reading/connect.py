@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from urllib.parse import quote
 
 import apsw
 
+from sqlitereplica.reading.diskcache import DiskCache
 from sqlitereplica.reading.functions import add_functions
 from sqlitereplica.reading.vfs import VFS_NAME, Parameters, the_vfs
 from sqlitereplica.reading.view import View
@@ -22,6 +24,7 @@ from sqlitereplica.store import LTXStore, Replica
 __all__ = ["connect", "replica_uri"]
 
 _CACHE_SIZE = 32 << 20
+_CACHE_DIR_SIZE = 1 << 30
 _REFRESH = 1.0
 
 
@@ -31,16 +34,31 @@ class _Settings:
 
     refresh: float | None = _REFRESH
     cache_size: int = _CACHE_SIZE
+    cache_dir: str | os.PathLike[str] | None = None
+    cache_dir_size: int = _CACHE_DIR_SIZE
+    hydrate: bool | str | os.PathLike[str] = False
 
     def __post_init__(self) -> None:
         if self.refresh is not None and not self.refresh >= 0:
             raise ValueError(f"refresh={self.refresh!r}: give seconds, or None")
-        if self.cache_size < 1:
-            raise ValueError(f"cache_size={self.cache_size!r}: give a number of bytes")
+        for name in ("cache_size", "cache_dir_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)!r}: give bytes")
 
     def open(self, store: LTXStore, wanted: Wanted) -> View:
         """A view of a state."""
-        return View(store, wanted, refresh=self.refresh, cache_size=self.cache_size)
+        get = None
+        if self.cache_dir is not None:
+            cache = DiskCache(
+                self.cache_dir, self.cache_dir_size, store.name, store.get
+            )
+            get = cache.get
+        view = View(
+            store, wanted, refresh=self.refresh, cache_size=self.cache_size, get=get
+        )
+        if self.hydrate:
+            view.hydrate(None if self.hydrate is True else self.hydrate)
+        return view
 
 
 def connect(
@@ -50,6 +68,9 @@ def connect(
     txid: int | None = None,
     refresh: float | None = _REFRESH,
     cache_size: int = _CACHE_SIZE,
+    cache_dir: str | os.PathLike[str] | None = None,
+    cache_dir_size: int = _CACHE_DIR_SIZE,
+    hydrate: bool | str | os.PathLike[str] = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> apsw.Connection:
     """Open a read-only connection straight on a replica, without a download.
@@ -64,6 +85,12 @@ def connect(
         refresh: The replica is looked at when a transaction begins and the last look
             was this many seconds ago; None: never, the state stays.
         cache_size: Bytes of pages to keep in memory.
+        cache_dir: A folder where what is fetched is kept for later connections, and for
+            those of other processes.
+        cache_dir_size: Bytes to keep there.
+        hydrate: Restore the state to a local file in the background, and read from that
+            as soon as it is there. A path: keep it there, so that the next time only what
+            differs is fetched.
         storage_options: For the filesystem of a URL.
 
     Raises:
@@ -72,7 +99,7 @@ def connect(
         InvalidFileError: The replica is damaged.
         ValueError: An argument makes no sense.
     """
-    settings = _Settings(refresh, cache_size)
+    settings = _Settings(refresh, cache_size, cache_dir, cache_dir_size, hydrate)
     store = open_store(replica, storage_options)
     view = settings.open(store, wanted_by(at, txid))
     vfs = the_vfs(_open_uri)
@@ -99,6 +126,9 @@ def replica_uri(
     txid: int | None = None,
     refresh: float | None = _REFRESH,
     cache_size: int = _CACHE_SIZE,
+    cache_dir: str | os.PathLike[str] | None = None,
+    cache_dir_size: int = _CACHE_DIR_SIZE,
+    hydrate: bool | str | os.PathLike[str] = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> str:
     """Return a URI that ``ATTACH`` takes, for the same as ``connect``.
@@ -107,7 +137,7 @@ def replica_uri(
     ``SQLITE_OPEN_URI``. Storage options are not in it: it has a number that stands for
     them.
     """
-    settings = _Settings(refresh, cache_size)
+    settings = _Settings(refresh, cache_size, cache_dir, cache_dir_size, hydrate)
     wanted = wanted_by(at, txid)
     the_vfs(_open_uri)
     number = str(next(_numbers))
@@ -138,6 +168,9 @@ def _open_uri(parameters: Parameters) -> View:
     settings = _Settings(
         None if refresh == "none" else float(refresh),
         int(parameters.get("cache_size", _CACHE_SIZE)),
+        parameters.get("cache_dir"),
+        int(parameters.get("cache_dir_size", _CACHE_DIR_SIZE)),
+        parameters.get("hydrate", False),
     )
     txid = parameters.get("txid")
     wanted = wanted_by(_time(parameters.get("at")), int(txid) if txid else None)

@@ -5,6 +5,8 @@
 | ``replica_txid`` | the transaction; ``litestream_txid`` gives it as 16 hexadecimal digits |
 | ``replica_time`` | its time in UTC, ISO 8601 with milliseconds |
 | ``replica_lag`` | seconds since the replica was last looked at |
+| ``replica_hydration_status`` | ``idle``, ``restoring``, ``complete`` or ``failed`` |
+| ``replica_hydration_progress`` | 0 to 100 |
 
 ``PRAGMA replica_time = X`` goes to another time, ``'latest'`` to the newest state. All of
 them are also there under Litestream's names (litestream.md 6), so that what was written for
@@ -26,6 +28,7 @@ from sqlitereplica.restore.assemble import Wanted
 
 __all__ = ["add_functions", "answer", "time_text"]
 
+_PREFIXES = ("replica", "litestream")
 _LATEST = "latest"
 
 
@@ -38,7 +41,7 @@ def answer(view: View, pragma: str, value: str | None) -> str | None:
         StoreError: The replica cannot be read.
     """
     prefix, _, name = pragma.lower().partition("_")
-    if prefix not in {"replica", "litestream"}:
+    if prefix not in _PREFIXES:
         return None
     if name == "time" and value is not None:
         _travel(view, value)
@@ -52,6 +55,17 @@ def answer(view: View, pragma: str, value: str | None) -> str | None:
     if name == "txid":
         txid = view.map.txid
         return format_txid(txid) if prefix == "litestream" else str(txid)
+    return _hydration(view, name)
+
+
+def _hydration(view: View, name: str) -> str | None:
+    hydration = view.hydration
+    if name == "hydration_status":
+        return "idle" if hydration is None else hydration.state
+    if name == "hydration_progress":
+        return "0" if hydration is None else str(hydration.percent)
+    if name == "hydration_file":
+        return "" if hydration is None else str(hydration.path)
     return None
 
 
@@ -88,6 +102,9 @@ def add_functions(connection: apsw.Connection) -> None:
         add(f"replica_{name}", convert)
     for name, convert in (("txid", str), ("time", str), ("lag", int)):
         add(f"litestream_{name}", convert)
+    for prefix in _PREFIXES:
+        add(f"{prefix}_hydration_status", str)
+        add(f"{prefix}_hydration_progress", int)
 
     def set_time(*arguments: Any) -> Any:
         value, schema = (*arguments, "main")[:2]

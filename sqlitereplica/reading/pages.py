@@ -21,7 +21,7 @@ from sqlitereplica.ltx import FileInfo, decode_frame, page_checksum
 from sqlitereplica.reading.cache import PageCache
 from sqlitereplica.reading.pagemap import PageMap, Part
 
-__all__ = ["FAR", "NEAR", "Pages", "Reach"]
+__all__ = ["FAR", "NEAR", "Get", "Pages", "Reach"]
 
 Get = Callable[[FileInfo, int, int], bytes]
 """Fetches a range of a file."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from io import BytesIO
 from typing import NamedTuple
 
@@ -33,6 +34,7 @@ from sqlitereplica.ltx import (
     page_checksum,
 )
 from sqlitereplica.reading.pagemap import Part
+from sqlitereplica.reading.pages import Get
 from sqlitereplica.restore.sums import read_sums
 from sqlitereplica.store import LTXStore
 
@@ -62,22 +64,22 @@ class Opened(NamedTuple):
 
 
 def open_parts(
-    store: LTXStore, plan: Sequence[FileInfo], pool: Executor
+    store: LTXStore, get: Get, plan: Sequence[FileInfo], pool: Executor
 ) -> list[Opened]:
-    """Open files, many at a time.
+    """Open files, many at a time. ``get`` fetches ranges, as the store does.
 
     Raises:
         DamagedFileError: One is damaged.
         StoreError: One cannot be read; ``kind`` is ``"missing"`` if it is gone.
     """
-    return list(pool.map(_open, [store] * len(plan), plan))
+    return list(pool.map(partial(_open, store, get), plan))
 
 
-def _open(store: LTXStore, info: FileInfo) -> Opened:
+def _open(store: LTXStore, get: Get, info: FileInfo) -> Opened:
     try:
         if info.size <= SMALL_FILE:
-            return _open_whole(info, store.get(info))
-        return _open_large(store, info)
+            return _open_whole(info, get(info, 0, info.size))
+        return _open_large(store, get, info)
     except InvalidFileError as error:
         error.add_note(f"in level {info.level}, {info.name}, {store.name}")
         raise DamagedFileError(info, error) from error
@@ -92,10 +94,10 @@ def _open_whole(info: FileInfo, data: bytes) -> Opened:
     return Opened(Part(info, decoder.header, index, sums.get), pages)
 
 
-def _open_large(store: LTXStore, info: FileInfo) -> Opened:
-    header = Header.unpack(store.get(info, 0, HEADER_SIZE))
+def _open_large(store: LTXStore, get: Get, info: FileInfo) -> Opened:
+    header = Header.unpack(get(info, 0, HEADER_SIZE))
     _check(info, header)
-    index = PageIndex.parse(_index_of(store, info), info.size)
+    index = PageIndex.parse(_index_of(get, info), info.size)
     return Opened(Part(info, header, index, _sums(store, header)), {})
 
 
@@ -104,13 +106,13 @@ def _check(info: FileInfo, header: Header) -> None:
         raise InvalidFileError(f"{info.name} is another file", kind="name")
 
 
-def _index_of(store: LTXStore, info: FileInfo) -> bytes:
+def _index_of(get: Get, info: FileInfo) -> bytes:
     """Return the end of a file, with all of its index."""
     start = info.size - min(info.size, _TAIL_SIZE + (info.size >> 7))
-    tail = store.get(info, start, info.size)
+    tail = get(info, start, info.size)
     begin = index_offset(tail[-INDEX_TAIL_SIZE:], info.size)
     if begin < start:
-        tail = store.get(info, begin, start) + tail
+        tail = get(info, begin, start) + tail
     return tail
 
 

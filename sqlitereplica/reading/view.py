@@ -2,15 +2,14 @@
 
 Theory of operation. A view has a ``PageMap``, the state that its reader sees. It only
 changes between transactions of the reader: ``begin`` is called when one starts, and looks
-at the replica if that was last done ``refresh`` seconds ago. Newer files lead on from the
-present state; where they do not join, for the history is only coarser than that, other
-levels or a new plan do. The reader then sees another ``moves``.
+at the replica if that was last done ``refresh`` seconds ago. If there is a newer state the
+reader sees that from then on, and another ``moves``.
 
 Compaction and retention delete files while they are read. A state does not depend on the
 files that make it, so when one is gone the replica is listed anew, and the same
-transaction is put together from the files that there are. Files that are known are not
-opened again. If nothing leads to that transaction any more the reader gets an error that
-says so, and the next transaction begins at the newest state.
+transaction is put together from the files that there are. If nothing leads to that
+transaction any more the reader gets an error that says so, and the next transaction begins
+at the newest state.
 
 A damaged file is avoided in the same way if others lead to the same state.
 
@@ -22,8 +21,9 @@ it had is another history: nothing that was known of it is used any more.
 from __future__ import annotations
 
 import logging
+import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
@@ -34,13 +34,13 @@ from sqlitereplica.errors import (
     SQLiteReplicaError,
     StoreError,
 )
-from sqlitereplica.ltx import FileInfo
 from sqlitereplica.reading.cache import PageCache
+from sqlitereplica.reading.hydrate import Hydration, LocalCopy
 from sqlitereplica.reading.pagemap import PageMap, Part
-from sqlitereplica.reading.pages import FAR, NEAR, Pages, Reach
-from sqlitereplica.reading.parts import DamagedFileError, open_parts
+from sqlitereplica.reading.pages import FAR, NEAR, Get, Pages, Reach
+from sqlitereplica.reading.parts import DamagedFileError
+from sqlitereplica.reading.planner import GONE, Planner
 from sqlitereplica.restore.assemble import Wanted
-from sqlitereplica.restore.plan import continue_plan, decisive, extend
 from sqlitereplica.store import LTXStore
 
 __all__ = ["View"]
@@ -49,14 +49,8 @@ logger = logging.getLogger(__name__)
 
 _THREADS = 8
 _MOST_RETRIES = 4
-_GROWN_FILES = 64
-"""Files by which a plan may grow before one is made anew, of fewer."""
 
 _FAILED = (StoreError, NotRestorableError, InvalidFileError, PosMismatchError)
-_GONE = frozenset({"missing", "short"})
-"""Kinds of StoreError: the file is not there any more, or another one is."""
-
-_Key = tuple[int, int, int]
 
 
 class View:
@@ -73,9 +67,10 @@ class View:
         *,
         refresh: float | None = 1.0,
         cache_size: int = 32 << 20,
+        get: Get | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Open the state that is wanted.
+        """Open the state that is wanted. ``get`` fetches ranges, as the store does.
 
         Raises:
             NotRestorableError: There is no such state.
@@ -87,15 +82,16 @@ class View:
         self._wanted, self._refresh, self._clock = wanted, refresh, clock
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="replica-read")
         self._cache = PageCache(cache_size)
-        self._parts: dict[_Key, Part] = {}
-        self._broken: set[_Key] = set()
         self._in_transaction = False
-        self._plan_size = 0
         near = NEAR if store.is_local else FAR
         reach = Reach(near.first, min(near.most, cache_size // 16), near.ahead)
-        self._pages = Pages(store.get, self._pool, self._cache, reach)
+        get = get or store.get
+        self._pages = Pages(get, self._pool, self._cache, reach)
+        self._planner = Planner(store, get, self._pool, self._pages.keep)
+        self.hydration: Hydration | None = None
+        self._is_adopted = False
         try:
-            self.map = self._settle(wanted)
+            self.map = self._planner.settle(wanted)
         except BaseException:
             self.close()
             raise
@@ -103,6 +99,8 @@ class View:
 
     def close(self) -> None:
         """End the threads and let go of the memory."""
+        if self.hydration is not None:
+            self.hydration.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._cache.clear()
 
@@ -116,6 +114,7 @@ class View:
     def begin(self) -> None:
         """Begin a transaction: from now on, the state stays until ``end``."""
         self.look()
+        self._adopt()
         self._in_transaction = True
 
     def end(self) -> None:
@@ -131,11 +130,27 @@ class View:
         if self._in_transaction or self.is_fixed or not due:
             return
         try:
-            self._move(self._newest())
+            self._move(self._planner.newest(self.map))
         except (*_FAILED, DamagedFileError) as error:
             self._warn("stale", f"reading stays at transaction {self.map.txid}", error)
         else:
             self.seen = self._clock()
+
+    def hydrate(self, path: str | os.PathLike[str] | None) -> None:
+        """Begin to make a local copy of the state, to read from that later on."""
+        self.hydration = Hydration(self.store, self.map.txid, path)
+
+    def _adopt(self) -> None:
+        """Read from the local copy from now on, once it is there."""
+        copy = None if self.hydration is None else self.hydration.copy
+        if self._is_adopted or copy is None or copy.header.max_txid > self.map.txid:
+            return
+        self._is_adopted = True
+        self._planner.copy = copy
+        try:
+            self.map = self._planner.settle(Wanted(txid=self.map.txid))
+        except (*_FAILED, DamagedFileError) as error:
+            self._warn("hydrate", "the local copy is not used yet", error)
 
     def travel(self, wanted: Wanted) -> None:
         """Go to another state, and follow from there if it is the newest.
@@ -144,7 +159,7 @@ class View:
         """
         if self._in_transaction:
             raise ValueError("the time cannot change within a transaction")
-        found = self._settle(wanted)
+        found = self._planner.settle(wanted)
         self._wanted = wanted
         self._move(found)
         self.seen = self._clock()
@@ -176,7 +191,7 @@ class View:
             try:
                 return self._read(part, pgno)
             except StoreError as error:
-                if error.kind not in _GONE or not left:
+                if error.kind not in GONE or not left:
                     raise
                 self._replace(error)
             except InvalidFileError as error:
@@ -186,6 +201,8 @@ class View:
         raise AssertionError("the last try returns or raises")
 
     def _read(self, part: object, pgno: int) -> bytes:
+        if isinstance(part, LocalCopy):
+            return part.read(pgno)
         assert isinstance(part, Part)
         return self._pages.read(self.map, part, pgno)
 
@@ -200,7 +217,7 @@ class View:
         )
         self._pages.forget()
         try:
-            self.map = self._settle(Wanted(txid=txid))
+            self.map = self._planner.settle(Wanted(txid=txid))
         except NotRestorableError as gone:
             raise NotRestorableError(
                 f"transaction {txid}, which is being read, went away with its files:"
@@ -217,130 +234,13 @@ class View:
             raise error
         info = part.info
         error.add_note(f"in level {info.level}, {info.name}, {self.store.name}")
-        self._broken.add(_key(info))
+        self._planner.avoid(info)
         try:
             self._replace(error)
         except NotRestorableError:
             raise error from None
         where = f"level {info.level}, {info.name}"
         self._warn("avoid", f"a damaged file is avoided, {where}", error)
-
-    # -- planning --------------------------------------------------------------------
-
-    def _settle(self, wanted: Wanted) -> PageMap:
-        """Return the map of a state; files may go away while it is made."""
-        wanted = wanted.on(self.store)
-        end, damaged = 0, None
-        for left in reversed(range(_MOST_RETRIES)):
-            try:
-                plan = self._plan(wanted)
-            except NotRestorableError:
-                if damaged is None:
-                    raise
-                raise damaged from None
-            if damaged is not None and plan[-1].max_txid < end:
-                raise damaged
-            end = plan[-1].max_txid
-            try:
-                found = self._make(None, plan)
-            except StoreError as error:
-                if error.kind not in _GONE or not left:
-                    raise
-            except DamagedFileError as error:
-                if not left:
-                    raise error.error from None
-                damaged = error.error
-                self._broken.add(_key(error.info))
-            else:
-                self._plan_size = len(plan)
-                self._drop_others(plan)
-                return found
-        raise AssertionError("the last try returns or raises")
-
-    def _plan(self, wanted: Wanted) -> Sequence[FileInfo]:
-        """List the replica and choose the files of a state."""
-        files = self._known(wanted.list(self.store))
-        if not files and not self._broken:
-            self._refuse_old_layout()
-        return decisive(wanted.plan(files))
-
-    def _newest(self) -> PageMap:
-        """Return the map of the newest state; the present one if nothing is newer."""
-        try:
-            return self._further()
-        except PosMismatchError:
-            # The files do not lead on from what we have: it is another history by now.
-            self._parts.clear()
-            return self._settle(Wanted())
-
-    def _further(self) -> PageMap:
-        """As ``_newest``, by level 0, where files are small and come soon."""
-        current = self.map.txid
-        newest = self.store.list_level(0)
-        end = max((file.max_txid for file in newest), default=0)
-        if end == current:  # the newest file of a level is never deleted
-            return self.map
-        steps = extend(self._known(newest), current)
-        is_whole = steps and steps[-1].max_txid == end
-        grown = len(self.map.parts) + len(steps) - self._plan_size
-        if is_whole and grown <= _GROWN_FILES:
-            return self._make(self.map, steps)
-        return self._newest_of_all()
-
-    def _newest_of_all(self) -> PageMap:
-        """As ``_newest``, by all levels: history may be coarser, or files missing."""
-        files = self._known(self.store.list_all())
-        end = max((file.max_txid for file in files), default=0)
-        if end < self.map.txid:
-            raise NotRestorableError(
-                f"the replica ends with transaction {end}, before the present one",
-                kind="gap",
-            )
-        grown = len(self.map.parts) - self._plan_size
-        steps = continue_plan(files, self.map.txid, end)
-        if steps is not None and grown + len(steps) <= _GROWN_FILES:
-            return self._make(self.map, steps) if steps else self.map
-        return self._settle(Wanted())
-
-    def _make(self, found: PageMap | None, plan: Sequence[FileInfo]) -> PageMap:
-        """Open the files that are not known yet, and apply all."""
-        missing = [info for info in plan if _key(info) not in self._parts]
-        for opened in open_parts(self.store, missing, self._pool):
-            self._parts[_key(opened.part.info)] = opened.part
-            for pgno, page in opened.pages.items():
-                self._pages.keep(opened.part, pgno, page)
-        for info in plan:
-            part = self._parts[_key(info)]
-            found = PageMap.begin(part) if found is None else found.advance(part)
-        assert found is not None, "a plan is never empty"
-        return found
-
-    def _known(self, files: Iterable[FileInfo]) -> list[FileInfo]:
-        """Leave out what is damaged; forget what has the name of another file now."""
-        kept = []
-        for info in files:
-            known = self._parts.get(_key(info))
-            if known is not None and known.info.size != info.size:
-                del self._parts[_key(info)]
-            if _key(info) not in self._broken:
-                kept.append(info)
-        return kept
-
-    def _drop_others(self, plan: Iterable[FileInfo]) -> None:
-        """Forget the indexes of files that the plan has no use for."""
-        keys = {_key(info) for info in plan}
-        for key in list(self._parts):
-            if key not in keys:
-                del self._parts[key]
-
-    def _refuse_old_layout(self) -> None:
-        """Say so if Litestream 0.3 wrote the replica: it has no pages to fetch."""
-        if self.store.list_generations():
-            raise NotRestorableError(
-                "Litestream 0.3 wrote this replica: it can be restored, but not read in"
-                " place",
-                kind="empty",
-            )
 
     @property
     def time(self) -> datetime:
@@ -351,7 +251,3 @@ class View:
     def lag(self) -> float:
         """Seconds since the replica was last looked at."""
         return self._clock() - self.seen
-
-
-def _key(info: FileInfo) -> _Key:
-    return info.level, info.min_txid, info.max_txid
