@@ -124,11 +124,6 @@ class Capture:
         self.seq += 1
         self._checked_at = self._clock()
 
-    def disown(self) -> None:
-        """In the child of a fork: never touch, not even close, what was inherited."""
-        if self._source is not None:
-            self._source.park()
-
     def detach(self) -> None:
         """Let go of the database."""
         if self._tail is not None:

@@ -2,10 +2,15 @@
 
 ``.<database file>-sqlitereplica/`` holds ``pages`` and ``pages.log`` (``tablefile.py``),
 ``spool/`` with increments on their way, ``node`` (a random number that goes into every
-file, so that a put of an earlier life of this Replicator is known as its own), and
-``lock``. All of it may be deleted while nobody replicates: the next start then compares
-with the replica instead. The lock keeps a second process from replicating the same database
-at the same time; it is the operating system's, so it goes with the process that held it.
+file, so that a put of an earlier life of this Replicator is known as its own), ``lock``, and
+``socket`` (``desk.py``). All of it may be deleted while nobody replicates: the next start
+then compares with the replica instead.
+
+``lock`` elects one of all processes that would replicate the same database. It is a
+``flock``: the operating system's, so it goes with the process that held it, and nothing that
+this process does to the file by other descriptors drops it (as it would a POSIX lock). It
+belongs to the open file, which children of a fork inherit: they close their descriptor at
+once, for otherwise the lock would outlive the parent.
 """
 
 from __future__ import annotations
@@ -23,10 +28,10 @@ try:
 except ImportError:  # Windows: the guard is missing there
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["MetaFolder", "default_folder", "forget_locks"]
+__all__ = ["MetaFolder", "default_folder", "forget_folders"]
 
-_locked: set[Path] = set()
-"""Folders locked by this process, which POSIX locks do not keep from itself."""
+_taken: dict[Path, MetaFolder] = {}
+"""Folders of the Replicators of this process: one each, elected or not."""
 
 
 def default_folder(database: str) -> Path:
@@ -36,61 +41,78 @@ def default_folder(database: str) -> Path:
 
 
 class MetaFolder:
-    """The folder, locked by this process from construction to ``close``."""
+    """The folder, taken for one Replicator of this process until ``close``."""
 
     def __init__(self, path: Path, database: str) -> None:
-        """Make the folder if need be, lock it, and empty its spool.
+        """Make the folder if need be; ``try_lock`` is what elects.
 
         Raises:
-            DatabaseStateError: ``kind`` ``"elsewhere"``, another Replicator has it;
-                ``"meta-folder"``, it cannot be made.
+            DatabaseStateError: ``kind`` ``"elsewhere"``, another Replicator of this
+                process has it; ``"meta-folder"``, it cannot be made.
         """
-        # By one name only: the process's own locks are known by it.
+        # By one name only: it is known by it.
         self.path = path = Path(os.path.realpath(path))
         self.spool = path / "spool"
-        self._pid = os.getpid()
-        with self._usable(database):
+        self.database, self.node_id = database, 0
+        self._fd = -1
+        with self._usable():
             self.spool.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-        self._lock(database)
-        try:
-            with self._usable(database):
-                for stale in self.spool.iterdir():
-                    stale.unlink()
-                self.node_id = self._read_node_id()
-        except BaseException:
-            self.close()
-            raise
+            os.close(self._open())
+        if _taken.setdefault(path, self) is not self:
+            raise DatabaseStateError(
+                f"{database} is replicated by another Replicator of this process"
+                " already: one per database and process",
+                path=database,
+                kind="elsewhere",
+            )
 
     @contextmanager
-    def _usable(self, database: str) -> Iterator[None]:
+    def _usable(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             raise DatabaseStateError(
                 f"{self.path} cannot be used ({error.strerror}): the Replicator keeps its"
                 " metadata beside the database; pass meta_path= to keep it elsewhere",
-                path=database,
+                path=self.database,
                 kind="meta-folder",
             ) from error
 
-    def _lock(self, database: str) -> None:
+    def _open(self) -> int:
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+        return os.open(self.path / "lock", flags, 0o644)
+
+    def try_lock(self) -> bool:
+        """Be elected, if nobody is; the spool is then empty, ``node_id`` is set.
+
+        Raises:
+            DatabaseStateError: ``kind`` ``"meta-folder"``, it cannot be used.
+        """
+        with self._usable():
+            self.spool.mkdir(parents=True, exist_ok=True)
+            fd = self._open()
+            try:
+                if not self._lock(fd):
+                    os.close(fd)
+                    return False
+                for stale in self.spool.iterdir():
+                    stale.unlink()
+                self.node_id = self._read_node_id()
+            except BaseException:
+                os.close(fd)
+                raise
+            self._fd = fd
+        return True
+
+    def _lock(self, fd: int) -> bool:
         try:
-            if self.path in _locked:
-                raise BlockingIOError
             if fcntl is not None:
-                fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            # Closing our descriptor would drop this process's own lock.
-            if self.path not in _locked:
-                os.close(self._fd)
-            raise DatabaseStateError(
-                f"{database} is replicated by another Replicator already, in this or"
-                " another process: one per database",
-                path=database,
-                kind="elsewhere",
-            ) from error
-        _locked.add(self.path)
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        # Somebody may have deleted the folder since: another process then locks another
+        # file of that name.
+        return os.path.samestat(os.fstat(fd), os.stat(self.path / "lock"))
 
     def _read_node_id(self) -> int:
         """A random number, the same as long as the folder lives; never 0."""
@@ -106,13 +128,29 @@ class MetaFolder:
             temporary.replace(path)
         return found
 
+    def unlock(self) -> None:
+        """Let others be elected; also where a child has inherited the open file."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            if fcntl is not None:
+                fcntl.flock(fd, fcntl.LOCK_UN)
+            os.close(fd)
+
     def close(self) -> None:
-        """Unlock."""
-        if self._pid == os.getpid() and self.path in _locked:
-            _locked.discard(self.path)
+        """Unlock, and let another Replicator of this process take the folder."""
+        self.unlock()
+        if _taken.get(self.path) is self:
+            del _taken[self.path]
+
+    def _disown(self) -> None:
+        # Closed, not unlocked: that would unlock the parent's.
+        if self._fd >= 0:
             os.close(self._fd)
+            self._fd = -1
 
 
-def forget_locks() -> None:
-    """After ``fork()``: the locks are the parent's, not the child's."""
-    _locked.clear()
+def forget_folders() -> None:
+    """After ``fork()``: the folders and their locks are the parent's, not the child's."""
+    for folder in list(_taken.values()):
+        folder._disown()
+    _taken.clear()

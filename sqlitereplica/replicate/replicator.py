@@ -1,4 +1,10 @@
-"""``Replicator``: the object that applications use."""
+"""``Replicator``: the object that applications use.
+
+Every process of an application has one, and of those for one database one is elected: it
+has the lock of the metadata folder. There the ``Replicator`` is ``Running``; everywhere else
+it is a ``Peer``, which asks the elected one and waits for its turn. In the child of a fork it
+is a ``Peer`` of its own, whatever it was in the parent.
+"""
 
 from __future__ import annotations
 
@@ -8,27 +14,29 @@ import os
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Sequence
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from sqlitereplica.durations import Duration
 from sqlitereplica.errors import (
+    DatabaseStateError,
     ReplicatorClosedError,
     SQLiteReplicaError,
-    SyncTimeoutError,
 )
 from sqlitereplica.events import Event, Observer, guarded, log_event
 from sqlitereplica.policy import Retention
+from sqlitereplica.replicate.calls import Call, Compact, MakePin, Snapshot, Sync
+from sqlitereplica.replicate.channel import forget_sockets
+from sqlitereplica.replicate.desk import forget_desk
 from sqlitereplica.replicate.driver import forget_driver
-from sqlitereplica.replicate.engine import Engine
 from sqlitereplica.replicate.housekeeper import forget_housekeeper
 from sqlitereplica.replicate.metafolder import (
     MetaFolder,
     default_folder,
-    forget_locks,
+    forget_folders,
 )
 from sqlitereplica.replicate.options import (
     HistoryOptions,
@@ -37,27 +45,35 @@ from sqlitereplica.replicate.options import (
     database_path,
     replica_values,
 )
-from sqlitereplica.replicate.pinning import pin_everywhere
+from sqlitereplica.replicate.peer import Peer
 from sqlitereplica.replicate.running import Running
 from sqlitereplica.replicate.status import Status
-from sqlitereplica.replicate.tickets import Ticket
 from sqlitereplica.sqlite import Connect, copy_of
+from sqlitereplica.sqlite.descriptors import file_id, is_open_here
+from sqlitereplica.sqlite.forking import locks_are_real
 from sqlitereplica.sqlite.hazards import check_before_open
 from sqlitereplica.store import Pin
 from sqlitereplica.store.pins import check_pin_name
 
 __all__ = ["Replicator"]
 
+_REJOIN_AFTER = 0.5
+"""Seconds; many children of a fork live shorter, or become another program."""
+
+_made: weakref.WeakSet[Replicator] = weakref.WeakSet()
 _started: set[Replicator] = set()
 """Strong references: one that nobody holds any more still flushes at exit."""
+_inherited: list[Running | Peer] = []
+"""What the parent's were, in the child of a fork: never used, nor freed."""
 
 
 class Replicator:
     """Replicates one SQLite database, continuously, from inside the application.
 
     Thread-safe: every method may be called from any thread. Owns its threads and, beside
-    the database, a metadata folder; writes nothing to the database itself. After
-    ``fork()`` the child's copy is inert and raises ``ReplicatorClosedError``.
+    the database, a metadata folder; writes nothing to the database itself. Every process
+    may have one: one of them replicates and answers for the others, and when it ends
+    another goes on. In the child of a ``fork()`` the copy is one more of these.
 
     Example:
         >>> with Replicator("app.db", replicas=["./backups/app"]) as r:  # doctest: +SKIP
@@ -126,9 +142,15 @@ class Replicator:
             ),
         )
         self._stop_timeout = stop_timeout
-        self._lock = threading.RLock()
-        self._pid = os.getpid()
-        self._running: Running | None = None
+        self._make_locks()
+        self._role: Running | Peer | None = None
+        self._inherited_it = False
+        """Whether connections of the parent are open in this child of a fork."""
+        _made.add(self)
+
+    def _make_locks(self) -> None:
+        self._lock = threading.RLock()  # the role
+        self._changing = threading.RLock()  # start and stop, one at a time
 
     @property
     def database(self) -> str:
@@ -138,52 +160,110 @@ class Replicator:
     # -- start and stop --------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin replicating in the background; returns at once. Idempotent.
+        """Begin replicating, or to wait for one's turn; returns at once. Idempotent.
 
         Raises:
             MixedSQLiteCopiesError: another copy of SQLite has the file open here.
-            DatabaseStateError: another Replicator has it, or no metadata folder.
-            ReplicatorClosedError: in the child of a fork.
+            DatabaseStateError: another Replicator of this process has it, or no
+                metadata folder.
         """
-        self._refuse_in_child()
-        with self._lock:
-            if self._running is not None:
+        with self._changing, self._lock:
+            if self._role is not None:
                 return
-            copy = copy_of(self._options.connect)
-            check_before_open(self._options.path, copy)
-            meta = MetaFolder(self._options.meta_path, self._options.path)
+            check_before_open(self._options.path, copy_of(self._options.connect))
+            folder = MetaFolder(self._options.meta_path, self._options.path)
             try:
-                running = Running(self._options, copy, meta)
+                if self._inherited_it or not folder.try_lock():
+                    self._role = peer = self._make_peer(folder)
+                    peer.used = True
+                    peer.begin()
+                else:
+                    self._run(folder)
             except BaseException:
-                meta.close()
+                folder.close()
                 raise
-            self._running = running
             _started.add(self)
-            running.begin()
+
+    def _make_peer(self, folder: MetaFolder | None, delay: float = 0.0) -> Peer:
+        return Peer(
+            self._options,
+            folder,
+            self._promote,
+            may_lead=self._refuse_unreal_locks,
+            delay=delay,
+        )
+
+    def _run(self, folder: MetaFolder) -> Running:
+        copy = copy_of(self._options.connect)
+        check_before_open(self._options.path, copy)
+        running = Running(self._options, copy, folder)
+        self._role = running
+        running.begin()
+        return running
+
+    def _promote(self, peer: Peer, folder: MetaFolder) -> Running | None:
+        """In the peer's thread: this process is elected; None if it was stopped."""
+        with self._lock:
+            return self._run(folder) if self._role is peer else None
+
+    def _refuse_unreal_locks(self) -> None:
+        """In the child of a fork: whether its SQLite can be relied on."""
+        path, connect = self._options.path, self._options.connect
+        if not self._inherited_it:
+            return
+        check_before_open(path, copy_of(connect))
+        if locks_are_real(path, connect):
+            self._inherited_it = False  # they were closed since
+            return
+        raise DatabaseStateError(
+            f"{path} was open when this process was forked, so SQLite's locks do not work"
+            " in it and it may lose data: close every connection before fork(). Another"
+            " process may replicate, this one cannot",
+            path=path,
+            kind="forked",
+        )
 
     def stop(self, timeout: float | None = None) -> None:
         """Flush, stop the threads and let the database go. Idempotent.
 
         What could not be flushed within ``timeout`` seconds (``stop_timeout`` by default)
-        is not lost: it is in the database, and the next start ships it.
+        is not lost: it is in the database, and the next start ships it. Where another
+        process replicates, that one goes on; if none does, this one takes over to flush.
 
         Raises:
             SQLiteReplicaError: the last flush failed; everything is stopped all the same.
         """
-        if self._pid != os.getpid():
-            return
         limit = self._stop_timeout if timeout is None else timeout
         deadline = time.monotonic() + limit
-        with self._lock:
-            running = self._running
-            if running is None:
+        with self._changing:
+            if self._role is None:
                 return
             try:
-                self.sync(timeout=limit)
+                if self._was_used():
+                    self.sync(timeout=limit)
             finally:
-                self._running = None
-                _started.discard(self)
-                running.end(deadline - time.monotonic())
+                with self._lock:
+                    role, self._role = self._role, None
+                    _started.discard(self)
+                if role is not None:
+                    role.end(deadline - time.monotonic())
+
+    def _was_used(self) -> bool:
+        """Not so in a child of a fork that did nothing with the copy that it got."""
+        role = self._role
+        return not isinstance(role, Peer) or role.used
+
+    def _after_fork(self) -> None:
+        """In the child: nothing of the parent's is touched; begin anew if it had."""
+        was, self._role = self._role, None
+        self._make_locks()
+        key = file_id(self._options.path)
+        if key is not None and is_open_here(key):
+            self._inherited_it = True
+        if was is not None:
+            _inherited.append(was)
+            self._role = peer = self._make_peer(None, _REJOIN_AFTER)
+            peer.begin()
 
     def __enter__(self) -> Self:
         self.start()
@@ -231,30 +311,21 @@ class Replicator:
             DatabaseStateError: the database cannot be captured.
             ReplicatorClosedError: not running.
         """
-        running, ticket = self._ticket(timeout)
-        try:
-            ticket.future.result(timeout)
-        except FutureTimeoutError:
-            _timed_out(running.engine, ticket, timeout)
+        self._call(Sync(timeout=_seconds(timeout)))
 
     async def sync_async(
         self,
         timeout: float | None = 30.0,  # noqa: ASYNC109
     ) -> None:
         """``sync`` for asyncio; blocks no thread. Raises as ``sync``."""
-        running, ticket = self._ticket(timeout)
-        # Shielded: the wait is shared, a caller that is cancelled must not cancel it.
-        waiting = asyncio.shield(asyncio.wrap_future(ticket.future))
-        try:
-            await asyncio.wait_for(waiting, timeout)
-        except TimeoutError:
-            _timed_out(running.engine, ticket, timeout)
+        role = self._role_now()
+        await role.submit(Sync(timeout=_seconds(timeout))).wait_async()
 
-    def _ticket(self, timeout: float | None) -> tuple[Running, Ticket]:
-        running = self._running_now()
-        ticket = running.engine.tickets.take(time.monotonic(), timeout)
-        running.wake()
-        return running, ticket
+    def _call(self, call: Call) -> Any:
+        role = self._role_now()
+        if isinstance(role, Running):
+            return call.run(role)
+        return role.submit(call).wait()
 
     # -- history ---------------------------------------------------------------------
 
@@ -267,20 +338,7 @@ class Replicator:
             SyncTimeoutError: not all were stored within ``timeout`` seconds.
             StoreError, DatabaseStateError, ReplicatorClosedError: as ``sync``.
         """
-        running = self._running_now()
-        end = None if timeout is None else time.monotonic() + timeout
-        self.sync(timeout)
-        for line, future in running.request_snapshots():
-            left = None if end is None else max(0.0, end - time.monotonic())
-            try:
-                future.result(left)
-            except FutureTimeoutError:
-                cause = line.history.error or line.worker.health.error
-                raise SyncTimeoutError(
-                    timeout or 0.0,
-                    pending=(line.worker.name,),
-                    cause=str(cause) if cause else None,
-                ) from cause
+        self._call(Snapshot(timeout=_seconds(timeout)))
 
     def compact(self) -> None:
         """``sync``, then merge what waits at every level of every replica.
@@ -293,10 +351,7 @@ class Replicator:
                 are repaired in the background.
             SyncTimeoutError, DatabaseStateError, ReplicatorClosedError: as ``sync``.
         """
-        running = self._running_now()
-        self.sync()
-        for line in running.lines:
-            line.compact()
+        self._call(Compact())
 
     def pin(self, name: str, timeout: float | None = 30.0) -> tuple[Pin, ...]:
         """``sync``, then pin that state in every replica, or in none if one fails.
@@ -304,60 +359,49 @@ class Replicator:
         Raises as ``sync`` and as ``Replica.pin``.
         """
         check_pin_name(name)
-        engine = self._running_now().engine
-        self.sync(timeout)
-        return pin_everywhere(name, self._options.replicas, engine.workers)
+        pins: tuple[Pin, ...] = self._call(
+            MakePin(name=name, timeout=_seconds(timeout))
+        )
+        return pins
 
     # -- status ----------------------------------------------------------------------
 
     def status(self) -> Status:
-        """What is going on, as a frozen value; never blocks and never raises."""
-        if self._pid != os.getpid():
-            return self._idle_status("forked")
-        running = self._running
-        return self._idle_status("stopped") if running is None else running.status()
+        """What is going on, as a frozen value; never raises.
 
-    def _idle_status(self, state: str) -> Status:
+        It is that of the process that replicates. If that is another one and does not
+        answer, a second passes.
+        """
+        role = self._role
+        if role is not None:
+            return role.status()
         return Status(
             database=self._options.path,
-            state=state,
+            state="stopped",
             txid=0,
             error=None,
             pending_pages=0,
             replicas=(),
         )
 
-    def _running_now(self) -> Running:
-        self._refuse_in_child()
-        running = self._running
-        if running is None:
+    @property
+    def _running(self) -> Running | None:
+        """What runs here, if this process is elected."""
+        return self._role if isinstance(self._role, Running) else None
+
+    def _role_now(self) -> Running | Peer:
+        role = self._role
+        if role is None:
             raise ReplicatorClosedError(
                 f"the Replicator of {self._options.path} is not running: call start()"
                 " first, or use it in a with statement"
             )
-        return running
-
-    def _refuse_in_child(self) -> None:
-        if self._pid != os.getpid():
-            raise ReplicatorClosedError(
-                f"this Replicator of {self._options.path} was made before fork(); make a"
-                " new one in the child, or replicate in the parent only",
-                kind="forked",
-            )
+        return role
 
 
-def _timed_out(engine: Engine, ticket: Ticket, timeout: float | None) -> None:
-    """Raise SyncTimeoutError, unless the ticket was settled in the last moment."""
-    if ticket.future.done() or timeout is None:
-        return ticket.future.result()
-    seq = engine.capture.seq if ticket.seq is None else ticket.seq
-    behind = [w for w in engine.workers if w.acked < seq] or engine.workers
-    cause = next((w.health.error for w in behind if w.health.error), engine.error)
-    raise SyncTimeoutError(
-        timeout,
-        pending=tuple(w.name for w in behind),
-        cause=str(cause) if cause else None,
-    ) from cause
+def _seconds(timeout: float | None) -> float | None:
+    """A timeout as the calls take it: never below 0."""
+    return None if timeout is None else max(0.0, float(timeout))
 
 
 def _stop_all() -> None:
@@ -376,13 +420,14 @@ def _stop_all() -> None:
 
 
 def _after_fork_in_child() -> None:
-    """Make every Replicator inert and keep what it inherited from being closed."""
-    for replicator in list(_started):
-        if replicator._running is not None:
-            replicator._running.disown()
+    """Close what only the parent may have, and have every Replicator join in anew."""
     forget_driver()
     forget_housekeeper()
-    forget_locks()
+    forget_desk()
+    forget_sockets()
+    forget_folders()
+    for replicator in list(_made):
+        replicator._after_fork()
 
 
 # Before the thread pools shut down (the plain atexit comes after), or a store that has to

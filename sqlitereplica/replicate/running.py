@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 
 from sqlitereplica.capture import Capture, TableFile
+from sqlitereplica.errors import SyncTimeoutError
+from sqlitereplica.replicate.calls import Call, Pending
+from sqlitereplica.replicate.desk import desk
 from sqlitereplica.replicate.driver import WorkerThread, driver
 from sqlitereplica.replicate.engine import Engine
 from sqlitereplica.replicate.housekeeper import housekeeper
 from sqlitereplica.replicate.line import Line
 from sqlitereplica.replicate.metafolder import MetaFolder
 from sqlitereplica.replicate.options import Options
+from sqlitereplica.replicate.pinning import pin_everywhere
 from sqlitereplica.replicate.spool import Spool
 from sqlitereplica.replicate.status import Status
+from sqlitereplica.replicate.tickets import Ticket
 from sqlitereplica.sqlite.hazards import Guard, guard_path, unguard
-from sqlitereplica.store import Replica
+from sqlitereplica.store import Pin, Replica
 
 __all__ = ["Running"]
 
+_COMPACT_TIMEOUT = 30.0
+
 
 class Running:
-    """A Replicator at work. Made by ``start``, ended once by ``end``."""
+    """A Replicator that was elected: it replicates, for its peers as well.
+
+    ``meta`` is locked; ``end``, to be called once, unlocks it.
+    """
 
     def __init__(self, options: Options, copy: str, meta: MetaFolder) -> None:
         """Make everything; ``begin`` sets it going. ``copy`` names the copy of SQLite."""
@@ -86,10 +97,7 @@ class Running:
             thread.start()
         driver().add(self.engine)
         housekeeper().add(line.history for line in self.lines)
-
-    def wake(self) -> None:
-        """Have the database looked at soon."""
-        driver().wake()
+        desk().add(self)
 
     def end(self, timeout: float) -> None:
         """Stop the threads and let the database go; waits up to ``timeout`` seconds.
@@ -98,6 +106,7 @@ class Running:
         folder, for what was being put may still arrive.
         """
         deadline = time.monotonic() + timeout
+        desk().remove(self)  # first: no peer is to be told that we stop
         jobs = housekeeper().remove([line.history for line in self.lines])
         try:
             driver().remove(self.engine).result()
@@ -133,15 +142,57 @@ class Running:
             line.close()
         self.meta.close()
 
-    def request_snapshots(self) -> list[tuple[Line, Future[None]]]:
-        """Have a snapshot made in every replica."""
+    # -- calls, see ``Replicator`` ---------------------------------------------------
+
+    def submit(self, call: Call) -> Pending:
+        """Begin a call."""
+        return call.begin(self)
+
+    def sync(self, timeout: float | None) -> Pending:
+        """Begin to wait for what is committed now."""
+        ticket = self.engine.tickets.take(time.monotonic(), timeout)
+        driver().wake()
+        return Pending(ticket.future, timeout, lambda: self._expire(ticket, timeout))
+
+    def _expire(self, ticket: Ticket, timeout: float | None) -> None:
+        engine = self.engine
+        seq = engine.capture.seq if ticket.seq is None else ticket.seq
+        behind = [w for w in engine.workers if w.acked < seq] or engine.workers
+        cause = next((w.health.error for w in behind if w.health.error), engine.error)
+        raise SyncTimeoutError(
+            timeout or 0.0,
+            pending=tuple(w.name for w in behind),
+            cause=str(cause) if cause else None,
+        ) from cause
+
+    def snapshot(self, timeout: float | None) -> None:
+        """Make a snapshot of what is committed now in every replica."""
+        end = None if timeout is None else time.monotonic() + timeout
+        self.sync(timeout).wait()
         asked = [(line, line.request_snapshot()) for line in self.lines]
         housekeeper().wake()
-        return asked
+        for line, future in asked:
+            left = None if end is None else max(0.0, end - time.monotonic())
+            try:
+                future.result(left)
+            except FutureTimeoutError:
+                cause = line.history.error or line.worker.health.error
+                raise SyncTimeoutError(
+                    timeout or 0.0,
+                    pending=(line.worker.name,),
+                    cause=str(cause) if cause else None,
+                ) from cause
 
-    def disown(self) -> None:
-        """In the child of a fork: never touch what was inherited."""
-        self.engine.capture.disown()
+    def compact(self) -> None:
+        """Merge what waits at every level."""
+        self.sync(_COMPACT_TIMEOUT).wait()
+        for line in self.lines:
+            line.compact()
+
+    def pin(self, name: str, timeout: float | None) -> tuple[Pin, ...]:
+        """Pin what is committed now in every replica, or in none."""
+        self.sync(timeout).wait()
+        return pin_everywhere(name, self.options.replicas, self.engine.workers)
 
     # -- status ----------------------------------------------------------------------
 
@@ -156,4 +207,5 @@ class Running:
             error=None if engine.error is None else str(engine.error),
             pending_pages=len(engine.capture.pending),
             replicas=replicas,
+            pid=os.getpid(),
         )

@@ -44,8 +44,8 @@ class Status:
 
     database: str
     state: str
-    """``stopped``, ``waiting`` (no database yet), ``attaching``, ``running``, ``failed``
-    or ``forked``."""
+    """``stopped``, ``waiting`` (no database yet), ``attaching``, ``running``, ``failed``,
+    or ``electing``: no process of this host replicates at present, or it does not answer."""
     txid: int
     """The newest transaction that any replica holds."""
     error: str | None
@@ -53,6 +53,8 @@ class Status:
     pending_pages: int
     """Pages captured since the last increment was made."""
     replicas: tuple[ReplicaStatus, ...]
+    pid: int = 0
+    """The process that replicates, which may be another; 0 when none is known."""
 
     def to_json(self) -> bytes:
         """The fields as one JSON object, for a health endpoint; times in RFC 3339."""

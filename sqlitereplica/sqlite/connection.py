@@ -11,6 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from sqlitereplica.errors import DatabaseStateError
+from sqlitereplica.sqlite import forking
+from sqlitereplica.sqlite.forking import calling
 
 __all__ = ["Connect", "SourceBusyError", "SourceConnection"]
 
@@ -32,11 +34,14 @@ class SourceConnection:
 
     def __init__(self, connect: Connect, path: str) -> None:
         self.path = path
-        try:
-            self.raw = connect(path)
-        except Exception as error:
-            _translate(error, path)
-            raise
+        self._writing = False
+        with calling:
+            try:
+                self.raw = connect(path)
+            except Exception as error:
+                _translate(error, path)
+                raise
+            forking.watch(self)
         _as_we_need(self.raw)
         # We never wait inside SQLite: its busy handler sleeps too long to win against a
         # busy writer and would delay capture. Nor may our reads start a checkpoint.
@@ -50,11 +55,12 @@ class SourceConnection:
             SourceBusyError: a lock is taken.
             DatabaseStateError: SQLite refuses for any other reason.
         """
-        try:
-            return list(self.raw.execute(sql).fetchall())
-        except Exception as error:
-            _translate(error, self.path)
-            raise
+        with calling:
+            try:
+                return list(self.raw.execute(sql).fetchall())
+            except Exception as error:
+                _translate(error, self.path)
+                raise
 
     def begin_read(self) -> None:
         """Begin a read transaction and take its lock now, not at the first query."""
@@ -66,12 +72,22 @@ class SourceConnection:
             raise
 
     def begin_write(self) -> None:
-        """Take the write lock (``BEGIN IMMEDIATE``)."""
-        self.execute("begin immediate")
+        """Take the write lock (``BEGIN IMMEDIATE``); no fork happens until ``rollback``."""
+        with calling:
+            self.execute("begin immediate")
+            self._writing = calling.acquire()
 
     def rollback(self) -> None:
         """End the transaction; nothing is ever written in one of ours."""
-        self.execute("rollback")
+        try:
+            self.execute("rollback")
+        finally:
+            self._let_fork()
+
+    def _let_fork(self) -> None:
+        if self._writing:
+            self._writing = False
+            calling.release()
 
     def checkpoint(self, mode: str) -> bool:
         """Run ``wal_checkpoint(mode)``; False when somebody else was in the way."""
@@ -84,10 +100,20 @@ class SourceConnection:
     def close(self) -> None:
         """Close the connection; ends a transaction that is open."""
         try:
-            self.raw.close()
+            with calling:
+                self.raw.close()
+                forking.unwatch(self)
         except Exception as error:
             _translate(error, self.path)
             raise
+        finally:
+            self._let_fork()
+
+    def park(self) -> None:
+        """Never close it, not even at the end of the process, nor in a child of a fork."""
+        forking.unwatch(self)
+        forking.park(self.raw)
+        self._let_fork()
 
 
 def _as_we_need(raw: Any) -> None:

@@ -181,6 +181,8 @@ def _open_files() -> Iterator[FileId]:
 def _after_fork_in_child() -> None:
     global _lock
     _lock = threading.Lock()  # its holder, if any, is not in this process
+    for entry in _entries.values():
+        entry.users = 0  # nor are its users; the descriptors are as good here
 
 
 if hasattr(os, "register_at_fork"):

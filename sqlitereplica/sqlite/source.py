@@ -13,7 +13,6 @@ Who may touch what:
 
 from __future__ import annotations
 
-import ctypes
 import os
 import threading
 from contextlib import ExitStack
@@ -25,10 +24,6 @@ from sqlitereplica.sqlite.wal import FRAME_HEADER_SIZE, frame_offset
 from sqlitereplica.sqlite.walindex import WalIndex, read_wal_index
 
 __all__ = ["SourceDatabase", "is_ready"]
-
-_parked: list[SourceConnection] = []
-"""Connections that must not be closed: closing one would drop the locks of another copy
-of SQLite, or of the parent process after a fork."""
 
 
 def is_ready(path: str) -> bool:
@@ -207,17 +202,18 @@ class SourceDatabase:
                 hazards.unguard(self._guard)
                 self._guard = None
                 if mixed:
-                    self.park()
+                    self._park()
             for connection in self._connections:
                 stack.callback(connection.close)
             self._connections.clear()
 
-    def park(self) -> None:
-        """Let go of the connections without closing them, for the process's life."""
+    def _park(self) -> None:
+        """Let go of the connections without closing them, for the process's life.
+
+        Closing one would drop the locks of another copy of SQLite.
+        """
         for connection in self._connections:
-            # One reference too many: not even the end of the interpreter frees it.
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection.raw))
-        _parked.extend(self._connections)
+            connection.park()
         self._connections.clear()
 
 

@@ -52,7 +52,7 @@ def test_starting_and_stopping_twice_is_once(
 def test_threads_are_named_and_gone_after_stop(
     path: Path, db: sqlite3.Connection, tmp_path: Path
 ) -> None:
-    """One for capture, one for the history and one for each replica, all daemons."""
+    """For capture, other processes, the history and each replica one, all daemons."""
     replicas = [tmp_path / "a", tmp_path / "b"]
     before = set(threading.enumerate())
     with Replicator(path, replicas):
@@ -62,6 +62,7 @@ def test_threads_are_named_and_gone_after_stop(
             "sqlitereplica",
             f"sqlitereplica-{tmp_path}/a",
             f"sqlitereplica-{tmp_path}/b",
+            "sqlitereplica-desk",
             "sqlitereplica-history",
         ]
         assert all(t.daemon for t in new)
@@ -175,37 +176,6 @@ def test_second_replicator_of_a_database_is_refused(
     with second:
         second.sync()
     assert restored(replica) == restored(tmp_path / "other")
-
-
-OTHER = """
-import sys
-from sqlitereplica import Replicator
-from sqlitereplica.errors import DatabaseStateError
-r = Replicator(sys.argv[1], [sys.argv[2]])
-try:
-    r.start()
-except DatabaseStateError as error:
-    print(error.kind)
-else:
-    r.stop()
-    print("started")
-"""
-
-
-def test_second_process_is_refused(
-    path: Path, db: sqlite3.Connection, replica: Path, tmp_path: Path
-) -> None:
-    """The lock is the operating system's: it also goes when its process is gone."""
-
-    def other() -> str:
-        arguments = [sys.executable, "-c", OTHER, str(path), str(tmp_path / "other")]
-        return subprocess.run(
-            arguments, check=True, capture_output=True, text=True
-        ).stdout.strip()
-
-    with Replicator(path, replica):
-        assert other() == "elsewhere"
-    assert other() == "started"
 
 
 # -- with and async with ---------------------------------------------------------------
