@@ -228,8 +228,9 @@ class DatabaseStateError(SQLiteReplicaError):
     ``kind`` is ``"journal-mode"``, ``"exclusive"``, ``"not-a-database"``,
     ``"cannot-open"``, ``"unreadable"``, ``"busy"``, ``"replaced"``, ``"wal-lost"``,
     ``"continuity"`` (locks of ours were dropped), ``"elsewhere"`` (another Replicator has
-    it), ``"meta-folder"``, ``"mixed-sqlite"`` or ``"sqlite"`` (anything else that SQLite
-    says); ``path`` is the database file.
+    it), ``"forked"`` (inherited connections are open in this child), ``"meta-folder"``,
+    ``"mixed-sqlite"`` or ``"sqlite"`` (anything else that SQLite says); ``path`` is the
+    database file.
     """
 
     def __init__(self, message: str, *, path: str, kind: str) -> None:
@@ -319,8 +320,7 @@ class VerifyStoppedError(SQLiteReplicaError):
 class ReplicatorClosedError(SQLiteReplicaError):
     """The Replicator is not running.
 
-    ``kind`` is ``"closed"`` (not started, or stopped) or ``"forked"`` (made before a
-    ``fork()``, used in the child).
+    ``kind`` is ``"closed"``: not started, or stopped.
     """
 
     def __init__(self, message: str, *, kind: str = "closed") -> None:

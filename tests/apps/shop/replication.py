@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.conf import settings
 
-from sqlitereplica import DatabaseStateError, Replicator, restore
+from sqlitereplica import Replicator, restore
 
 __all__ = ["replicator", "start"]
 
@@ -12,14 +12,7 @@ replicator = Replicator(settings.DATABASES["default"]["NAME"], settings.REPLICA)
 
 
 def start() -> None:
-    """Fetch the database if there is none, and replicate it.
-
-    Unless another worker does: the first one replicates what all of them commit.
-    """
+    """Fetch the database if there is none, and replicate it."""
     path = settings.DATABASES["default"]["NAME"]
     restore(settings.REPLICA, path, if_exists="skip", missing="skip")
-    try:
-        replicator.start()
-    except DatabaseStateError as error:
-        if error.kind != "elsewhere":
-            raise
+    replicator.start()
