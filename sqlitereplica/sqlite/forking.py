@@ -140,14 +140,12 @@ def _close_as_sqlite3(raw: Any) -> None:
     ``close`` of ``sqlite3``, and of the modules made after it, insists on that thread, and
     the garbage collector may take its time. To be made anew closes what it was before.
     """
-    made = next((c for c in type(raw).__mro__ if c.__name__ == "Connection"), None)
-    if made is None:
-        return  # ``locks_are_real`` will tell
+    made: Any = next((c for c in type(raw).__mro__ if c.__name__ == "Connection"), None)
     try:
         made.__init__(raw, ":memory:")
         raw.close()
     except Exception:  # noqa: BLE001, S110
-        pass  # as above
+        pass  # ``locks_are_real`` will tell
 
 
 if hasattr(os, "register_at_fork"):
