@@ -320,7 +320,8 @@ class VerifyStoppedError(SQLiteReplicaError):
 class ReplicatorClosedError(SQLiteReplicaError):
     """The Replicator is not running.
 
-    ``kind`` is ``"closed"``: not started, or stopped.
+    ``kind`` is ``"closed"`` (not started, or stopped) or ``"forked"`` (a Follower made
+    before a ``fork()``, used in the child).
     """
 
     def __init__(self, message: str, *, kind: str = "closed") -> None:

@@ -138,7 +138,7 @@ class Follower:
     def _begin(self) -> FollowThread:
         copy = copy_of(self._connect)
         os.makedirs(os.path.dirname(self._path), exist_ok=True)
-        meta = MetaFolder(self._meta_path, self._path)
+        meta = MetaFolder.locked(self._meta_path, self._path)
         following = Following(
             self._path,
             lambda: open_store(self._replica, self._options),

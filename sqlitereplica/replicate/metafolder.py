@@ -20,6 +20,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 from sqlitereplica.errors import DatabaseStateError
 
@@ -65,6 +66,27 @@ class MetaFolder:
                 path=database,
                 kind="elsewhere",
             )
+
+    @classmethod
+    def locked(cls, path: Path, database: str) -> Self:
+        """The folder, locked; for who does not wait to be elected.
+
+        Raises:
+            DatabaseStateError: as above, and ``"elsewhere"`` if another process has it.
+        """
+        folder = cls(path, database)
+        try:
+            if folder.try_lock():
+                return folder
+        except BaseException:
+            folder.close()
+            raise
+        folder.close()
+        raise DatabaseStateError(
+            f"{database} is replicated or followed by another process already",
+            path=database,
+            kind="elsewhere",
+        )
 
     @contextmanager
     def _usable(self) -> Iterator[None]:
