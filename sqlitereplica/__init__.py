@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlitereplica.errors import (
     AnotherWriterError,
     ChecksumMismatchError,
+    ConfigError,
     DatabaseStateError,
     FollowTimeoutError,
     InvalidFileError,
@@ -43,6 +44,7 @@ from sqlitereplica.store import Pin, Replica
 __all__ = [
     "AnotherWriterError",
     "ChecksumMismatchError",
+    "ConfigError",
     "DatabaseStateError",
     "FollowTimeoutError",
     "Follower",

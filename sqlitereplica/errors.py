@@ -8,6 +8,7 @@
     ├── PosMismatchError                   files do not join: bring the replica up anew
     ├── NotRestorableError (LookupError)   nothing to restore there: choose another target
     ├── PinExistsError (ValueError)         the name of a pin is taken: choose another name
+    ├── ConfigError (ValueError)            a configuration file is wrong: correct it
     ├── TargetExistsError (FileExistsError) the restore target is taken: choose another path
     ├── StoreError                         object storage failed: retry (``transient``) or alert
     │   └── AnotherWriterError             someone else writes to this replica: stop one of the two
@@ -32,6 +33,7 @@ from typing import Any
 __all__ = [
     "AnotherWriterError",
     "ChecksumMismatchError",
+    "ConfigError",
     "DatabaseStateError",
     "FollowTimeoutError",
     "InvalidFileError",
@@ -169,6 +171,29 @@ class PinExistsError(SQLiteReplicaError, ValueError):
         )
         self.name = name
         self.txid = txid
+
+
+class ConfigError(SQLiteReplicaError, ValueError):
+    """A configuration file, or what a command line says instead, cannot be meant.
+
+    ``file`` is its name and ``line`` the line, counted from 1, where that is known. Shows
+    no value that came from a variable or is secret.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        file: str | None = None,
+        line: int | None = None,
+        kind: str = "value",
+    ) -> None:
+        where = "" if file is None else f"{file}: "
+        if line is not None:
+            where = f"{file}:{line}: "
+        super().__init__(where + message, kind=kind)
+        self.file = file
+        self.line = line
 
 
 class TargetExistsError(SQLiteReplicaError, FileExistsError):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["size_text"]
+import re
+
+__all__ = ["parse_size", "size_text"]
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*((?:[KMGT](?:i?B)?|B)?)", re.IGNORECASE)
 
 
 def size_text(count: int) -> str:
@@ -15,3 +19,20 @@ def size_text(count: int) -> str:
         if size < 1000:
             return f"{size:.1f} {unit}"
     return f"{size / 1024:,.1f} TiB"
+
+
+def parse_size(text: str, name: str = "size") -> int:
+    """Return bytes from ``"8388608"``, ``"8MB"`` (of 1000) or ``"8MiB"`` (of 1024).
+
+    Raises:
+        ValueError: It is anything else.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(
+            f"{name}={text!r} is not a size: use bytes or a unit, such as '32MB' or '1GiB'"
+        )
+    unit = match[2].upper()
+    power = " KMGT".index(unit[0]) if unit not in ("", "B") else 0
+    factor: int = (1024 if unit.endswith("IB") else 1000) ** power
+    return round(float(match[1]) * factor)

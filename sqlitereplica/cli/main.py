@@ -1,44 +1,101 @@
-"""Arguments to function calls; errors to one line and an exit code."""
+"""Arguments to function calls; errors to one line, a hint and an exit code."""
 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 
-from sqlitereplica.cli.demo import run_demo
-from sqlitereplica.errors import SQLiteReplicaError
+from sqlitereplica.cli import exits
+from sqlitereplica.cli.arguments import Parser, UsageError, normalized
+from sqlitereplica.cli.commands import (
+    demo,
+    listing,
+    local,
+    proving,
+    replicating,
+    restoring,
+)
+from sqlitereplica.errors import (
+    ConfigError,
+    NotRestorableError,
+    SQLiteReplicaError,
+    TargetExistsError,
+)
 
 __all__ = ["main"]
 
+_MODULES = (replicating, restoring, listing, proving, local, demo)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0 done, 1 failed, 2 wrong usage."""
-    arguments = _parser().parse_args(argv)
+    """Run one command; returns its exit code."""
+    given = sys.argv[1:] if argv is None else list(argv)
+    parser, switches = _parser()
     try:
-        return run_demo(arguments.path, seconds=arguments.seconds)
+        arguments, rest = parser.parse_known_args(normalized(given, switches))
+        if rest:
+            arguments.parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        return int(arguments.run(arguments))
+    except UsageError as error:
+        _complain(error)
+        if error.usage:
+            print(error.usage, file=sys.stderr)
+        return exits.USAGE
+    except ConfigError as error:
+        _complain(error)
+        return exits.USAGE
     except (SQLiteReplicaError, OSError) as error:
-        print(f"sqlitereplica: {error}", file=sys.stderr)
-        return 1
+        return _failed(error)
+    except ValueError as error:  # the library's word for an argument without sense
+        _complain(error)
+        return exits.USAGE
+    except KeyboardInterrupt:
+        return exits.INTERRUPTED
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m sqlitereplica",
-        description="Continuous replication of SQLite databases.",
+def _failed(error: Exception) -> int:
+    if isinstance(error, BrokenPipeError):
+        # Who read us has ended, as ``head`` does; there is nobody to complain to.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        return exits.FAILED
+    if isinstance(error, TargetExistsError):
+        hint = "-if-db-not-exists keeps it, -force replaces it"
+        error = OSError(f"{error.path} exists: {hint}")
+    _complain(error)
+    if isinstance(error, NotRestorableError):
+        return exits.NOT_RESTORABLE
+    return exits.FAILED
+
+
+def _complain(error: Exception) -> None:
+    print(f"sqlitereplica: {error}", file=sys.stderr)
+    for note in getattr(error, "__notes__", ()):
+        print(f"  {note}", file=sys.stderr)
+
+
+def _parser() -> tuple[Parser, frozenset[str]]:
+    """The parser, and the names of all flags without a value."""
+    parser = Parser(
+        prog="sqlitereplica",
+        description="Continuous replication of SQLite databases, in Litestream's format.",
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    demo = commands.add_parser(
-        "demo",
-        help="replicate a database while it is written to, lose it, restore it",
-        description="Replicate a database to a local folder while a second process"
-        " writes to it, kill that process, delete the database, restore it and prove"
-        " that nothing is missing. Works in a temporary folder.",
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=Parser
     )
-    demo.add_argument(
-        "path", nargs="?", help="a SQLite database to copy and use; it is only read"
-    )
-    demo.add_argument(
-        "--seconds", type=float, default=3.0, help="how long to write (default: 3)"
-    )
-    return parser
+    for module in _MODULES:
+        module.add(commands)
+    for command in commands.choices.values():
+        command.set_defaults(parser=command)
+    return parser, frozenset(_switches(commands))
+
+
+def _switches(commands: argparse._SubParsersAction[Parser]) -> set[str]:
+    return {
+        option.lstrip("-")
+        for parser in commands.choices.values()
+        for action in parser._actions
+        if action.nargs == 0
+        for option in action.option_strings
+    }

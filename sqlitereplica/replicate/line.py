@@ -7,12 +7,14 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from sqlitereplica.events import Observer
 from sqlitereplica.ltx import FileInfo
+from sqlitereplica.policy import Retention
 from sqlitereplica.replicate.compaction import CompactionTask, compact_level
 from sqlitereplica.replicate.drill import Drill, DrillTask
 from sqlitereplica.replicate.engine import Engine
@@ -56,6 +58,7 @@ class Line:
         database = engine.capture.path
         prefix = f"recent-{zlib.crc32(name.encode()):08x}"
         self._engine, self._peers, self._now = engine, peers, now
+        self._policy = history.retention
         self.recent = Recent(folder, prefix, _RECENT_BYTES)
         self.worker = ReplicaWorker(
             name,
@@ -105,14 +108,7 @@ class Line:
             )
             for level, interval in enumerate(history.levels, 1)
         ]
-        retention = RetentionTask(
-            self.shop,
-            history.retention,
-            on_lost=self.lost,
-            is_healing=lambda: bool(self.repair.broken),
-            now_ms=self._now_ms,
-            clock=clock,
-        )
+        retention = self._retain(history.retention, clock)
         self.drills = self._make_drills(history, clock, sleep, rng)
         self.history = History(
             self.shop,
@@ -121,6 +117,16 @@ class Line:
             clock=clock,
             now=now,
             rng=rng,
+        )
+
+    def _retain(self, policy: Retention, clock: Callable[[], float]) -> RetentionTask:
+        return RetentionTask(
+            self.shop,
+            policy,
+            on_lost=self.lost,
+            is_healing=lambda: bool(self.repair.broken),
+            now_ms=self._now_ms,
+            clock=clock,
         )
 
     def _make_drills(
@@ -175,6 +181,11 @@ class Line:
             if job.kind == "compact":
                 work = partial(compact_level, self.shop, job.level, self.shop.swiftly)
                 self.history.perform(job, work)
+
+    def enforce_retention(self) -> None:
+        """Delete now, without a grace, what need not stay; raises what goes wrong."""
+        task = self._retain(replace(self._policy, grace=0), time.monotonic)
+        self.history.perform(RetentionTask.job, task.run)
 
     def close(self) -> None:
         """Leave nothing behind."""

@@ -353,6 +353,20 @@ class Replicator:
         """
         self._call(Compact())
 
+    def enforce_retention(self) -> None:
+        """Delete now from every replica what its ``Retention`` need not keep.
+
+        That happens in the background anyway, after the grace for who may be reading
+        (``Retention.grace``). Here there is none.
+
+        Raises:
+            StoreError: a store failed.
+            InvalidFileError: a pin is damaged, so nothing was deleted.
+            ReplicatorClosedError: not running.
+        """
+        for line in self._running_now().lines:
+            line.enforce_retention()
+
     def pin(self, name: str, timeout: float | None = 30.0) -> tuple[Pin, ...]:
         """``sync``, then pin that state in every replica, or in none if one fails.
 

@@ -45,7 +45,14 @@ RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 FENCES: dict[str, set[str]] = {
     "apsw": {"sqlite.hazards", "restore", "reading", "testing"},
     "fsspec": {"store", "testing"},
-    "fsspec.callbacks": {"store", "restore", "reading", "replicate", "testing"},
+    "fsspec.callbacks": {
+        "cli",
+        "reading",
+        "replicate",
+        "restore",
+        "store",
+        "testing",
+    },
     "s3fs": {"store", "testing"},
     "prometheus_client": {"integrations"},
     "datasette": {"integrations.datasette"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import shutil
 import sqlite3
@@ -10,13 +11,15 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
+from sqlitereplica.cli.arguments import Parser
 from sqlitereplica.errors import DatabaseStateError
 from sqlitereplica.replicate import Replicator
 from sqlitereplica.restore import restore
 from sqlitereplica.sizes import size_text
 
-__all__ = ["run_demo"]
+__all__ = ["add", "run_demo"]
 
 _WRITER = """
 import os, sqlite3, sys
@@ -26,6 +29,28 @@ while True:
     at = db.execute("insert into sqlitereplica_demo(v) values(?)", (os.urandom(99),))
     print(at.lastrowid, flush=True)
 """
+
+
+def add(commands: Any) -> None:
+    """Declare the command."""
+    parser: Parser = commands.add_parser(
+        "demo",
+        help="replicate a database while it is written to, lose it, restore it",
+        description="Replicate a database to a local folder while a second process"
+        " writes to it, kill that process, delete the database, restore it and prove"
+        " that nothing is missing. Works in a temporary folder.",
+    )
+    parser.add_argument(
+        "path", nargs="?", help="a SQLite database to copy and use; it is only read"
+    )
+    parser.flag(
+        "seconds", type=float, default=3.0, help="how long to write (default: 3)"
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    return run_demo(arguments.path, seconds=arguments.seconds)
 
 
 def run_demo(source: str | None, *, seconds: float) -> int:

@@ -1,0 +1,345 @@
+"""From a configuration to what a ``Replicator`` takes. Pure, given the variables.
+
+Nothing is opened here. What is inherited from whom is decided in one place, ``_inherit``:
+a key of the replica wins over one of the whole file, as in Litestream.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from sqlitereplica.config.expand import (
+    date_format,
+    date_glob,
+    expand_dates,
+    is_dated,
+)
+from sqlitereplica.config.s3 import s3_options
+from sqlitereplica.config.schema import (
+    Config,
+    DatabaseConfig,
+    ReplicaConfig,
+    ReplicaKeys,
+    RetentionConfig,
+)
+from sqlitereplica.durations import parse_duration
+from sqlitereplica.errors import ConfigError
+from sqlitereplica.policy import Retention
+from sqlitereplica.sizes import parse_size
+from sqlitereplica.store import Replica
+from sqlitereplica.store.dated import find_dated
+
+__all__ = ["DatabasePlan", "DatedReplica", "build", "replica_of_url"]
+
+_OBJECT_STORES = {"gs": "gs", "abs": "abfs", "oss": "oss"}
+_REFUSED = {"nats": "there is no fsspec filesystem for NATS object stores"}
+
+
+@dataclass(frozen=True, slots=True)
+class DatedReplica:
+    """A replica whose place has the date in it: another one each day, say.
+
+    ``at`` makes the one of a time. What was the replica on earlier days is kept as long as
+    ``retention`` says.
+    """
+
+    template: str
+    make: Callable[[str], Replica]
+    retention: Retention
+
+    def at(self, now: datetime) -> Replica:
+        """The replica of this time."""
+        return self.make(expand_dates(self.template, now))
+
+    def earlier(self, now: datetime) -> Iterator[Replica]:
+        """The replicas of earlier times, the oldest first; raises StoreError."""
+        current = self.at(now)
+        options = current.storage_options
+        glob, form = date_glob(self.template), date_format(self.template)
+        for date, url in find_dated(glob, form, options):
+            replica = self.make(url)
+            is_other = replica.display_name != current.display_name
+            if is_other and date < now.replace(tzinfo=None):
+                yield replica
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabasePlan:
+    """One database, or a folder of them, as it is to be replicated."""
+
+    config: DatabaseConfig
+    path: str
+    """The database; of a folder, that."""
+    replicas: tuple[Replica | DatedReplica, ...]
+    arguments: Mapping[str, Any]
+    """Further arguments of ``Replicator``."""
+
+    def replicas_at(self, now: datetime) -> tuple[Replica, ...]:
+        """The replicas of this time."""
+        return tuple(
+            r.at(now) if isinstance(r, DatedReplica) else r for r in self.replicas
+        )
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a folder of databases."""
+        return self.config.dir is not None
+
+
+def build(config: Config, env: Mapping[str, str]) -> list[DatabasePlan]:
+    """Every database of a configuration, in its order.
+
+    Raises:
+        ConfigError: something cannot be meant, or not be done.
+    """
+    plans = [_plan(db, config, env) for db in config.dbs]
+    paths = [plan.path for plan in plans]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise ConfigError(f"the database {path} is there twice", kind="twice")
+    return plans
+
+
+def replica_of_url(
+    url: str, env: Mapping[str, str], config: Config | None = None
+) -> Replica:
+    """The replica that a URL or folder on a command line means; raises ConfigError."""
+    made = _replica(ReplicaConfig(url=url), config or Config(), env)
+    if isinstance(made, DatedReplica):
+        return made.at(datetime.now().astimezone())
+    return made
+
+
+def _plan(db: DatabaseConfig, config: Config, env: Mapping[str, str]) -> DatabasePlan:
+    if (db.path is None) == (db.dir is None):
+        raise ConfigError("a database has a path, or a dir with a pattern")
+    if db.dir is not None and not db.pattern:
+        raise ConfigError(f"{db.dir}: a dir needs a pattern, such as '*.db'")
+    if db.dir is None and (db.pattern or db.recursive or db.watch):
+        raise ConfigError(f"{db.path}: pattern, recursive and watch belong to a dir")
+    path = database_path(db.path if db.path is not None else db.dir or "")
+    given = [*db.replicas] if db.replica is None else [db.replica, *db.replicas]
+    if not given:
+        raise ConfigError(f"{path}: no replica is given")
+    try:
+        replicas = tuple(_replica(r, config, env) for r in given)
+        arguments = _arguments(db, given, config, env)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}", kind=error.kind) from error
+    return DatabasePlan(config=db, path=path, replicas=replicas, arguments=arguments)
+
+
+def database_path(text: str) -> str:
+    """The path of a database as Litestream takes it: ``~``, ``sqlite://`` and relative."""
+    for prefix in ("sqlite3://", "sqlite://"):
+        text = text.removeprefix(prefix)
+    return os.path.abspath(os.path.expanduser(text))
+
+
+def _arguments(
+    db: DatabaseConfig,
+    replicas: list[ReplicaConfig],
+    config: Config,
+    env: Mapping[str, str],
+) -> dict[str, Any]:
+    """What Replicator is given beside the replicas; what is not said is left out."""
+    merged = [_inherit(r, config) for r in replicas]
+    intervals = [r.sync_interval for r in merged if r.sync_interval is not None]
+    snapshots = [r.snapshot_interval for r in merged if r.snapshot_interval is not None]
+    buffer = env.get("LITESTREAM_BUFFER_SIZE")
+    found: dict[str, Any] = {
+        "sync_interval": min(i.total_seconds() for i in intervals)
+        if intervals
+        else None,
+        "levels": config.levels and tuple(level.interval for level in config.levels),
+        "snapshot_interval": db.snapshot.interval
+        or config.snapshot.interval
+        or (min(snapshots) if snapshots else None),
+        "verify_interval": config.verify_interval or config.validation.interval,
+        "stop_timeout": config.shutdown_sync_timeout
+        and config.shutdown_sync_timeout.total_seconds(),
+        "buffer_size": config.buffer_size or (buffer and _size_of(buffer)),
+        "spool_size": config.spool_size,
+        "meta_path": db.meta_path and os.path.abspath(os.path.expanduser(db.meta_path)),
+        "retention": _retention(merged[0], db, config, env),
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _size_of(text: str) -> int:
+    try:
+        return parse_size(text, "LITESTREAM_BUFFER_SIZE")
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _inherit(replica: ReplicaConfig, config: Config) -> ReplicaConfig:
+    """A replica with what the whole file says where it says nothing."""
+    general = {
+        f.name: getattr(config, f.name)
+        for f in fields(ReplicaKeys)
+        if getattr(replica, f.name) is None
+    }
+    return dataclasses.replace(replica, **general)
+
+
+# -- replicas ----------------------------------------------------------------------------
+
+
+def _replica(
+    given: ReplicaConfig, config: Config, env: Mapping[str, str]
+) -> Replica | DatedReplica:
+    replica = _inherit(given, config)
+    if replica.age is not None:
+        raise ConfigError("age encryption is not supported, by Litestream 0.5 neither")
+    kind = replica.type or (_scheme(replica.url) if replica.url else "file")
+    if kind in _REFUSED:
+        raise ConfigError(f"type {kind} is not supported: {_REFUSED[kind]}")
+    place, options = _place(kind, replica, env)
+    retention = _retention(replica, None, config, env)
+
+    def make(url: str) -> Replica:
+        return Replica(url, storage_options=options or None, retention=retention)
+
+    try:
+        if is_dated(place):
+            return DatedReplica(place, make, retention)
+        return make(place)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _place(
+    kind: str, replica: ReplicaConfig, env: Mapping[str, str]
+) -> tuple[str, dict[str, Any]]:
+    """The URL of a replica and options for its filesystem."""
+    if replica.url and (replica.path or replica.bucket or replica.host):
+        raise ConfigError("a replica has a url, or a path with what it needs, not both")
+    own = dict(replica.options or {})
+    if kind == "file":
+        return replica.url or _needed(replica.path, "path", kind), own
+    if kind == "s3":
+        url = _s3_url(replica)
+        aws = not replica.endpoint and "endpoint=" not in urlsplit(url).query
+        return url, {**s3_options(replica, env, aws=aws), **own}
+    if kind == "sftp":
+        return _sftp_url(replica), {**_sftp_options(replica), **own}
+    if kind in ("webdav", "webdavs"):
+        return _webdav(replica, own)
+    if kind in _OBJECT_STORES:
+        bucket = (
+            replica.bucket if replica.url else _needed(replica.bucket, "bucket", kind)
+        )
+        url = replica.url or f"{kind}://{bucket}/{(replica.path or '').strip('/')}"
+        rest = url.partition("://")[2]
+        return f"{_OBJECT_STORES[kind]}://{rest}", {**_azure_options(replica), **own}
+    if replica.url is None:
+        return f"{kind}://{_needed(replica.path, 'path', kind)}", own
+    return replica.url, own
+
+
+def _s3_url(replica: ReplicaConfig) -> str:
+    if replica.url is not None:
+        return replica.url
+    bucket = _needed(replica.bucket, "bucket", "s3")
+    # The path is none of a URL yet; dates are left as they are.
+    path = quote((replica.path or "").strip("/"), safe="/$()+% -_.~'\"")
+    return f"s3://{bucket}/{path}".rstrip("/")
+
+
+def _sftp_url(replica: ReplicaConfig) -> str:
+    if replica.url is not None:
+        return replica.url
+    host = _needed(replica.host, "host", "sftp")
+    return f"sftp://{host}/{(replica.path or '').lstrip('/')}"
+
+
+def _sftp_options(replica: ReplicaConfig) -> dict[str, Any]:
+    given = {
+        "username": replica.user,
+        "password": replica.password,
+        "key_filename": replica.key_path,
+    }
+    return {name: value for name, value in given.items() if value}
+
+
+def _azure_options(replica: ReplicaConfig) -> dict[str, Any]:
+    given = {
+        "account_name": replica.account_name,
+        "account_key": replica.account_key,
+        "sas_token": replica.sas_token,
+    }
+    return {name: value for name, value in given.items() if value}
+
+
+def _webdav(replica: ReplicaConfig, own: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    base = _needed(replica.webdav_url or replica.url, "webdav-url", "webdav")
+    options: dict[str, Any] = {"base_url": base}
+    if replica.webdav_username:
+        options["auth"] = (replica.webdav_username, replica.webdav_password or "")
+    return f"webdav://{(replica.path or '').lstrip('/')}", {**options, **own}
+
+
+def _scheme(url: str) -> str:
+    scheme = urlsplit(url).scheme if "://" in url else ""
+    return scheme or "file"
+
+
+def _needed(value: str | None, key: str, kind: str) -> str:
+    if not value:
+        raise ConfigError(f"a replica of type {kind} needs the key {key!r}")
+    return value
+
+
+# -- retention ---------------------------------------------------------------------------
+
+
+def _retention(
+    replica: ReplicaConfig,
+    db: DatabaseConfig | None,
+    config: Config,
+    env: Mapping[str, str],
+) -> Retention:
+    """What a replica keeps: its own word, else the database's, the file's, the variable."""
+    found = replica.retention
+    rules: dict[str, Any] = {}
+    if isinstance(found, RetentionConfig):
+        rules = _rules(found)
+    elif found is not None:
+        rules = {"window": found}
+    general = config.retention
+    if isinstance(general, RetentionConfig):
+        rules = {**_rules(general), **rules}
+    if "window" not in rules:
+        rules["window"] = _window(db, config, env)
+    if config.l0_retention is not None:
+        rules.setdefault("fine", config.l0_retention)
+    return Retention(**rules)
+
+
+def _rules(given: RetentionConfig) -> dict[str, Any]:
+    rules = {
+        f.name: getattr(given, f.name)
+        for f in fields(given)
+        if f.name != "enabled" and getattr(given, f.name) is not None
+    }
+    return rules if given.enabled else {**rules, "delete": False}
+
+
+def _window(
+    db: DatabaseConfig | None, config: Config, env: Mapping[str, str]
+) -> timedelta:
+    if db is not None and db.snapshot.retention is not None:
+        return db.snapshot.retention
+    if config.snapshot.retention is not None:
+        return config.snapshot.retention
+    try:
+        return parse_duration(env.get("LITESTREAM_RETENTION") or "24h", "retention")
+    except ValueError as error:
+        raise ConfigError(f"LITESTREAM_RETENTION: {error}") from error
