@@ -133,13 +133,13 @@ def test_one_that_fails_keeps_no_other_from_starting_or_stopping(
     tmp_path: Path,
 ) -> None:
     """All are tried; the error of the first that failed is raised, with the others'."""
-    bad, good = FaultyStore(), MemoryStore()
-    group = group_of(tmp_path, a=bad, b=good, c=bad)
+    first, good, last = FaultyStore(), MemoryStore(), FaultyStore()
+    group = group_of(tmp_path, a=first, b=good, c=last)
     group.start()
     for replicator in group.values():
         replicator.sync()
     before = len(good.files(0))
-    bad.plan = since(1)
+    first.plan = last.plan = since(1)
     for name in group:
         with sqlite3.connect(tmp_path / name) as connection:
             connection.execute("insert into t values(1)")
