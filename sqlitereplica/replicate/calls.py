@@ -27,6 +27,7 @@ __all__ = [
     "AnyCall",
     "Call",
     "Compact",
+    "EnforceRetention",
     "GetStatus",
     "MakePin",
     "Pending",
@@ -128,6 +129,15 @@ class Compact(Call, frozen=True, tag="compact"):
         return running.compact()
 
 
+class EnforceRetention(Call, frozen=True, tag="retention"):
+    """``Replicator.enforce_retention``."""
+
+    def run(self, running: Running) -> Any:
+        """Perform it in this thread."""
+        for line in running.lines:
+            line.enforce_retention()
+
+
 class MakePin(Call, frozen=True, tag="pin"):
     """``Replicator.pin``."""
 
@@ -155,4 +165,4 @@ class GetStatus(Call, frozen=True, tag="status"):
         return Pending(future, None, future.result)
 
 
-AnyCall: TypeAlias = Sync | Snapshot | Compact | MakePin | GetStatus
+AnyCall: TypeAlias = Sync | Snapshot | Compact | EnforceRetention | MakePin | GetStatus

@@ -210,9 +210,12 @@ class FollowThread:
             self._failed_look = self._looks
             self._changed.notify_all()
         promotion = self._promotion
-        if promotion is not None and promotion.look <= self._looks:
-            if _is_permanent(error):
-                self._call_off(promotion, error)
+        if (
+            promotion is not None
+            and promotion.look <= self._looks
+            and _is_permanent(error)
+        ):
+            self._call_off(promotion, error)
 
     def _promote(self, promotion: Future[None]) -> None:
         """Give the file away: a step has just found that it has all."""

@@ -30,7 +30,7 @@ def forget_metadata(
     folder = Path(meta_path) if meta_path else default_folder(path)
     if not folder.is_dir():
         return folder, False
-    meta = MetaFolder(folder, path)
+    meta = MetaFolder.locked(folder, path)
     try:
         if not dry_run:
             shutil.rmtree(folder)

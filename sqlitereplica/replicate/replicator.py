@@ -28,7 +28,14 @@ from sqlitereplica.errors import (
 )
 from sqlitereplica.events import Event, Observer, guarded, log_event
 from sqlitereplica.policy import Retention
-from sqlitereplica.replicate.calls import Call, Compact, MakePin, Snapshot, Sync
+from sqlitereplica.replicate.calls import (
+    Call,
+    Compact,
+    EnforceRetention,
+    MakePin,
+    Snapshot,
+    Sync,
+)
 from sqlitereplica.replicate.channel import forget_sockets
 from sqlitereplica.replicate.desk import forget_desk
 from sqlitereplica.replicate.driver import forget_driver
@@ -364,8 +371,7 @@ class Replicator:
             InvalidFileError: a pin is damaged, so nothing was deleted.
             ReplicatorClosedError: not running.
         """
-        for line in self._running_now().lines:
-            line.enforce_retention()
+        self._call(EnforceRetention())
 
     def pin(self, name: str, timeout: float | None = 30.0) -> tuple[Pin, ...]:
         """``sync``, then pin that state in every replica, or in none if one fails.
