@@ -2,3 +2,7 @@
 
 Each has ``add(commands)``, which declares its parsers and the functions they run.
 """
+
+from __future__ import annotations
+
+__all__: list[str] = []
