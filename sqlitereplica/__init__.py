@@ -26,8 +26,10 @@ from sqlitereplica.reading import connect, replica_uri
 from sqlitereplica.replicate import (
     Follower,
     FollowerStatus,
+    Position,
     ReplicaStatus,
     Replicator,
+    Require,
     Status,
 )
 from sqlitereplica.restore import (
@@ -55,10 +57,12 @@ __all__ = [
     "Pin",
     "PinExistsError",
     "PosMismatchError",
+    "Position",
     "Replica",
     "ReplicaStatus",
     "Replicator",
     "ReplicatorClosedError",
+    "Require",
     "RestorePoint",
     "RestorePoints",
     "RestoreResult",

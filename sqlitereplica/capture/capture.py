@@ -74,7 +74,7 @@ class Capture:
         self._emit = emit
         self._spool = spool
         self._buffer_size = buffer_size
-        self._node_id = node_id
+        self.node_id = node_id
         self._limits = limits
         self._now_ms, self._clock, self._sleep = now_ms, clock, sleep
         self._source: SourceDatabase | None = None
@@ -270,7 +270,7 @@ class Capture:
             page_size=self.table.page_size,
             commit=self.table.commit,
             checksum=self.table.checksum,
-            node_id=self._node_id,
+            node_id=self.node_id,
         )
 
     def _missing(

@@ -1,15 +1,19 @@
 """The Replicator: capture, replicas and who waits for them, and the Follower."""
 
+from sqlitereplica.replicate.bookmark import Position
 from sqlitereplica.replicate.follower import Follower, FollowerStatus
 from sqlitereplica.replicate.forget import forget_metadata
 from sqlitereplica.replicate.replicator import Replicator
 from sqlitereplica.replicate.status import ReplicaStatus, Status
+from sqlitereplica.replicate.waiting import Require
 
 __all__ = [
     "Follower",
     "FollowerStatus",
+    "Position",
     "ReplicaStatus",
     "Replicator",
+    "Require",
     "Status",
     "forget_metadata",
 ]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias
 import msgspec
 
 from sqlitereplica.errors import DatabaseStateError
+from sqlitereplica.replicate.bookmark import Position
 from sqlitereplica.replicate.status import Status
 from sqlitereplica.store import Pin
 
@@ -28,6 +29,7 @@ __all__ = [
     "Call",
     "Compact",
     "EnforceRetention",
+    "GetPosition",
     "GetStatus",
     "MakePin",
     "Pending",
@@ -102,7 +104,11 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sync(Call, frozen=True, tag="sync"):
-    """``Replicator.sync``."""
+    """``Replicator.sync``, and ``wait`` if there is a position."""
+
+    need: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """How many replicas are enough; None for all of them."""
+    position: Position | None = None
 
     def run(self, running: Running) -> Any:
         """Wait in this thread."""
@@ -110,7 +116,21 @@ class Sync(Call, frozen=True, tag="sync"):
 
     def begin(self, running: Running) -> Pending:
         """Take a ticket; no thread is needed."""
-        return running.sync(self.timeout)
+        return running.sync(self.timeout, self.need, self.position)
+
+
+class GetPosition(Call, frozen=True, tag="position"):
+    """``Replicator.position``."""
+
+    result: ClassVar[Any] = Position
+
+    def run(self, running: Running) -> Any:
+        """Perform it in this thread."""
+        return running.position()
+
+    def begin(self, running: Running) -> Pending:
+        """It takes no time."""
+        return _done(running.position())
 
 
 class Snapshot(Call, frozen=True, tag="snapshot"):
@@ -160,9 +180,15 @@ class GetStatus(Call, frozen=True, tag="status"):
 
     def begin(self, running: Running) -> Pending:
         """It takes no time."""
-        future: Future[Any] = Future()
-        future.set_result(running.status())
-        return Pending(future, None, future.result)
+        return _done(running.status())
 
 
-AnyCall: TypeAlias = Sync | Snapshot | Compact | EnforceRetention | MakePin | GetStatus
+def _done(result: Any) -> Pending:
+    future: Future[Any] = Future()
+    future.set_result(result)
+    return Pending(future, None, future.result)
+
+
+AnyCall: TypeAlias = (
+    Sync | GetPosition | Snapshot | Compact | EnforceRetention | MakePin | GetStatus
+)

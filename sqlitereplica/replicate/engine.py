@@ -30,10 +30,12 @@ from sqlitereplica.errors import (
     ReplicatorClosedError,
 )
 from sqlitereplica.events import Event, Observer
+from sqlitereplica.replicate.bookmark import Looks
+from sqlitereplica.replicate.bookmark import Position as CommitPosition
 from sqlitereplica.replicate.delta import Delta, DeltaRequest
 from sqlitereplica.replicate.position import Position
 from sqlitereplica.replicate.spool import Spool
-from sqlitereplica.replicate.tickets import Tickets
+from sqlitereplica.replicate.tickets import ALL, Ticket, Tickets
 from sqlitereplica.replicate.worker import Phase, ReplicaWorker
 from sqlitereplica.sqlite import SourceBusyError, is_ready
 
@@ -42,6 +44,7 @@ __all__ = ["Engine", "Pace"]
 _ATTACH_PAUSE = (0.05, 5.0)
 _BUSY_FOR = 3.0
 _TABLE_PAUSE = 10.0
+_MOST_BEHIND = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +95,7 @@ class Engine:
         self.workers: Sequence[ReplicaWorker] = ()
         self.wake_workers: Callable[[], None] = lambda: None
         self.tickets = Tickets()
+        self.looks = Looks(capture.node_id)
         self.error: Exception | None = None
         self.state = "attaching"
         self._sync_interval = sync_interval
@@ -121,6 +125,18 @@ class Engine:
         self.tickets.check(self.workers, self._clock())
         if self.tickets.waiting or self.tables.wants_rewrite:
             self._wake()
+
+    def wait_for(
+        self, position: CommitPosition | None, timeout: float | None, need: int = ALL
+    ) -> Ticket:
+        """Wait for what was committed before a position, or before now without one."""
+        now = self._clock()
+        seq = None if position is None else self.looks.state_of(position)
+        if seq is None:  # a capture from now on covers every position there is
+            return self.tickets.take(now, timeout, need)
+        ticket = self.tickets.take_captured(seq, now, timeout, need)
+        self.tickets.check(self.workers, now)
+        return ticket
 
     def urgent(self) -> bool:
         """Somebody waits in ``sync()``: failed stores are tried again soon."""
@@ -156,6 +172,7 @@ class Engine:
         if self._doubt is not None:
             raise self._doubt
         ticket = self.tickets.close() if self._is_due() or self._is_free() else None
+        self.looks.begin()
         try:
             frames = self.capture.step()
             if ticket is not None:
@@ -167,6 +184,8 @@ class Engine:
             if ticket is not None:
                 self.tickets.reopen(ticket)
             raise
+        if not self.capture.pending:
+            self.looks.captured(self.capture.seq)
         if ticket is not None:
             self.tickets.captured(ticket, self.capture.seq)
             self.progressed()
@@ -177,16 +196,24 @@ class Engine:
         return self._next(frames, ticket is not None)
 
     def _is_free(self) -> bool:
-        """False while a replica that keeps up still uploads what was flushed last.
+        """False while replicas that keep up still upload what was flushed last.
 
         Whoever waits meanwhile shares the next flush: uploads go one after the other, so
         each carries all commits that came during the one before, and waits do not queue.
+        Who needs fewer replicas need not wait for the slowest, as long as that one is only
+        a few increments behind: it has to upload each of them, too.
         """
         seq = self.capture.seq
-        return not any(
-            w.phase is Phase.STREAM and w.health.error is None and w.acked < seq
+        going = [
+            w.acked
             for w in self.workers
-        )
+            if w.phase is Phase.STREAM and w.health.error is None
+        ]
+        behind = [acked for acked in going if acked < seq]
+        if not behind:
+            return True
+        enough = len(going) - len(behind) >= self.tickets.need
+        return enough and seq - min(behind) < _MOST_BEHIND
 
     def _is_due(self) -> bool:
         since = self.capture.pending_since
@@ -225,10 +252,12 @@ class Engine:
         if now < self._attach_at:
             return self._attach_at - now
         self.state = "attaching"
+        self.looks.begin()
         try:
             self.capture.attach()
         except SourceBusyError as error:
             return self._attach_was_busy(error)
+        self.looks.captured(self.capture.seq)
         self._busy_since, self._attached_at, self._doubt = None, self._clock(), None
         self.tables.begin(self.capture.table)
         self.state, self.error = "running", None
@@ -268,6 +297,7 @@ class Engine:
         """Detach; nothing is known of the database any more. The next step attaches."""
         self.error = error
         self.state = "attaching"
+        self.looks.restart()
         self._report("capture-error", 40, error=error)
         least, most = _ATTACH_PAUSE
         now = self._clock()

@@ -34,7 +34,6 @@ from sqlitereplica.replicate.calls import (
     EnforceRetention,
     MakePin,
     Snapshot,
-    Sync,
 )
 from sqlitereplica.replicate.channel import forget_sockets
 from sqlitereplica.replicate.desk import forget_desk
@@ -55,6 +54,7 @@ from sqlitereplica.replicate.options import (
 from sqlitereplica.replicate.peer import Peer
 from sqlitereplica.replicate.running import Running
 from sqlitereplica.replicate.status import Status
+from sqlitereplica.replicate.waiting import Require, Waiting, seconds
 from sqlitereplica.sqlite import Connect, copy_of
 from sqlitereplica.sqlite.descriptors import file_id, is_open_here
 from sqlitereplica.sqlite.forking import locks_are_real
@@ -74,7 +74,7 @@ _inherited: list[Running | Peer] = []
 """What the parent's were, in the child of a fork: never used, nor freed."""
 
 
-class Replicator:
+class Replicator(Waiting):
     """Replicates one SQLite database, continuously, from inside the application.
 
     Thread-safe: every method may be called from any thread. Owns its threads and, beside
@@ -94,6 +94,7 @@ class Replicator:
         *,
         connect: Connect = sqlite3.connect,
         sync_interval: float = 1.0,
+        require: Require = "all",
         set_wal: bool = True,
         buffer_size: int = 32 << 20,
         spool_size: int = 1 << 30,
@@ -114,6 +115,8 @@ class Replicator:
                 SQLite: ``sqlite3.connect``, ``apsw.Connection``, or your own factory.
             sync_interval: Seconds from the moment a commit is noticed (a few hundredths
                 after it) to the upload that carries it.
+            require: How many replicas ``sync`` and its like wait for, unless they say
+                otherwise: ``"all"``, ``"any"`` (one of them), or a number.
             set_wal: Switch a database in another journal mode to WAL.
             buffer_size: Bytes of captured pages kept in memory, in all.
             spool_size: Bytes of captured changes kept on disk while a store is away;
@@ -148,6 +151,7 @@ class Replicator:
                 levels, snapshot_interval, retention, verify_interval
             ),
         )
+        super().__init__(require, replicas=len(self._options.replicas))
         self._stop_timeout = stop_timeout
         self._make_locks()
         self._role: Running | Peer | None = None
@@ -247,7 +251,7 @@ class Replicator:
                 return
             try:
                 if self._was_used():
-                    self.sync(timeout=limit)
+                    self.sync(timeout=limit, require="all")
             finally:
                 with self._lock:
                     role, self._role = self._role, None
@@ -301,32 +305,7 @@ class Replicator:
     ) -> None:
         await asyncio.to_thread(self.__exit__, kind, error, trace)
 
-    # -- durability ------------------------------------------------------------------
-
-    def sync(self, timeout: float | None = 30.0) -> None:
-        """Return when every commit made before the call is durable in every replica.
-
-        A database that does not exist yet has nothing to be made durable. Callers that
-        wait at the same time share one upload.
-
-        Args:
-            timeout: Seconds to wait; None for as long as it takes.
-
-        Raises:
-            SyncTimeoutError: not confirmed in time; whether it was reached is unknown.
-            StoreError: a replica failed in a way that waiting will not cure.
-            DatabaseStateError: the database cannot be captured.
-            ReplicatorClosedError: not running.
-        """
-        self._call(Sync(timeout=_seconds(timeout)))
-
-    async def sync_async(
-        self,
-        timeout: float | None = 30.0,  # noqa: ASYNC109
-    ) -> None:
-        """``sync`` for asyncio; blocks no thread. Raises as ``sync``."""
-        role = self._role_now()
-        await role.submit(Sync(timeout=_seconds(timeout))).wait_async()
+    # -- calls -----------------------------------------------------------------------
 
     def _call(self, call: Call) -> Any:
         role = self._role_now()
@@ -345,7 +324,7 @@ class Replicator:
             SyncTimeoutError: not all were stored within ``timeout`` seconds.
             StoreError, DatabaseStateError, ReplicatorClosedError: as ``sync``.
         """
-        self._call(Snapshot(timeout=_seconds(timeout)))
+        self._call(Snapshot(timeout=seconds(timeout)))
 
     def compact(self) -> None:
         """``sync``, then merge what waits at every level of every replica.
@@ -379,9 +358,7 @@ class Replicator:
         Raises as ``sync`` and as ``Replica.pin``.
         """
         check_pin_name(name)
-        pins: tuple[Pin, ...] = self._call(
-            MakePin(name=name, timeout=_seconds(timeout))
-        )
+        pins: tuple[Pin, ...] = self._call(MakePin(name=name, timeout=seconds(timeout)))
         return pins
 
     # -- status ----------------------------------------------------------------------
@@ -417,11 +394,6 @@ class Replicator:
                 " first, or use it in a with statement"
             )
         return role
-
-
-def _seconds(timeout: float | None) -> float | None:
-    """A timeout as the calls take it: never below 0."""
-    return None if timeout is None else max(0.0, float(timeout))
 
 
 def _stop_all() -> None:

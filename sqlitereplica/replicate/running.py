@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 
 from sqlitereplica.capture import Capture, TableFile
-from sqlitereplica.errors import SyncTimeoutError
+from sqlitereplica.errors import PosMismatchError, SyncTimeoutError
+from sqlitereplica.replicate.bookmark import Position
 from sqlitereplica.replicate.calls import Call, Pending
 from sqlitereplica.replicate.desk import desk
 from sqlitereplica.replicate.driver import WorkerThread, driver
@@ -21,7 +22,7 @@ from sqlitereplica.replicate.options import Options
 from sqlitereplica.replicate.pinning import pin_everywhere
 from sqlitereplica.replicate.spool import Spool
 from sqlitereplica.replicate.status import Status
-from sqlitereplica.replicate.tickets import Ticket
+from sqlitereplica.replicate.tickets import ALL, Ticket
 from sqlitereplica.sqlite.hazards import Guard, guard_path, unguard
 from sqlitereplica.store import Pin, Replica
 
@@ -148,11 +149,32 @@ class Running:
         """Begin a call."""
         return call.begin(self)
 
-    def sync(self, timeout: float | None) -> Pending:
-        """Begin to wait for what is committed now."""
-        ticket = self.engine.tickets.take(time.monotonic(), timeout)
+    def sync(
+        self,
+        timeout: float | None,
+        need: int | None = None,
+        position: Position | None = None,
+    ) -> Pending:
+        """Begin to wait for a position, or for what is committed now.
+
+        Raises:
+            PosMismatchError: the position is not of this database.
+        """
+        if position is not None and position.node != self.engine.looks.node:
+            raise PosMismatchError(
+                f"the position {position} is not of {self.options.path}, or its metadata"
+                " folder was deleted since: whether it is durable is not known",
+                kind="position",
+            )
+        need = ALL if need is None or need >= len(self.lines) else need
+        ticket = self.engine.wait_for(position, timeout, need)
         driver().wake()
-        return Pending(ticket.future, timeout, lambda: self._expire(ticket, timeout))
+        future = ticket.futures[need]
+        return Pending(future, timeout, lambda: self._expire(ticket, timeout))
+
+    def position(self) -> Position:
+        """Everything that is committed now."""
+        return self.engine.looks.position()
 
     def _expire(self, ticket: Ticket, timeout: float | None) -> None:
         engine = self.engine

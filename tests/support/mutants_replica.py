@@ -315,6 +315,22 @@ REPLICA_MUTANTS = (
         "tests/unit/store/test_store_generations.py::test_time_is_rounded_up",
     ),
     Mutant(
+        "a wait for two replicas ends with one",
+        "replicate/tickets.py",
+        "if len(workers) - len(behind) >= wanted:",
+        "if len(workers) - len(behind) >= min(1, wanted):",
+        "tests/unit/replicate/test_tickets.py::"
+        "test_each_caller_waits_for_as_many_replicas_as_it_needs",
+    ),
+    Mutant(
+        "a position counts on the look that is under way",
+        "replicate/bookmark.py",
+        "return Position(self._life, self._look + 1, self._node)",
+        "return Position(self._life, self._look, self._node)",
+        "tests/unit/replicate/test_bookmark.py::"
+        "test_state_of_a_position_holds_every_commit_before_it",
+    ),
+    Mutant(
         "0.3: the older of two layouts is restored",
         "restore/backup.py",
         "if max(old, default=_NEVER) > max(new, default=_NEVER):",

@@ -41,6 +41,14 @@ class Worker:
         self.replicator.sync(timeout)
         return time.monotonic() - began
 
+    def position(self) -> str:
+        """The position now, as text."""
+        return str(self.replicator.position())
+
+    def wait(self, position: str, timeout: float = 60, require: Any = None) -> None:
+        """Wait for a position."""
+        self.replicator.wait(position, timeout, require=require)
+
     def snapshot(self) -> None:
         """Make a snapshot."""
         self.replicator.snapshot(60)

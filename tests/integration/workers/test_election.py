@@ -62,6 +62,26 @@ def test_one_is_elected_and_answers_for_all(
         assert status["replicas"][0]["state"] == "streaming"
 
 
+def test_position_of_one_process_is_waited_for_in_another(
+    workers: list[WorkerProcess], path: Path, replica: Path
+) -> None:
+    """Whoever took it, whoever waits; also when the elected one is killed in between."""
+    for taker, waiter in zip(workers, [*workers[1:], workers[0]], strict=True):
+        taker("write")
+        waiter("wait", taker("position"))
+        assert restored(replica) == serialized(path)
+    elected = elected_of(workers)
+    others = [worker for worker in workers if worker is not elected]
+    others[0]("write")
+    position = others[0]("position")
+    elected.kill()
+    others[1]("wait", position)
+    assert restored(replica) == serialized(path)
+    with pytest.raises(Refused) as caught:
+        others[0]("wait", "1-1-1")
+    assert caught.value.answer["error"] == "PosMismatchError"
+
+
 def test_every_call_works_in_every_process(
     workers: list[WorkerProcess], path: Path, replica: Path
 ) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from sqlitereplica.errors import AnotherWriterError, ReplicatorClosedError, StoreError
 from sqlitereplica.replicate.health import Health
-from sqlitereplica.replicate.tickets import Ticket, Tickets
+from sqlitereplica.replicate.tickets import ALL, Ticket, Tickets
 
 
 @dataclass
@@ -119,3 +119,94 @@ def test_whoever_comes_after_the_end_is_told_at_once() -> None:
     after = tickets.take(0, None)
     for ticket in (before, after):
         assert isinstance(ticket.future.exception(0), ReplicatorClosedError)
+
+
+# -- some of several replicas ----------------------------------------------------------
+
+
+def test_each_caller_waits_for_as_many_replicas_as_it_needs() -> None:
+    """One ticket serves who needs one, two and all of three."""
+    tickets = Tickets()
+    for need in (1, 2, ALL):
+        ticket = tickets.take(0, 10, need)
+    tickets.close()
+    tickets.captured(ticket, 5)
+    workers = [Worker(acked=4), Worker(acked=4), Worker(acked=4)]
+    for done, worker in enumerate(workers):
+        assert sum(f.done() for f in ticket.futures.values()) == done
+        worker.acked = 5
+        tickets.check(workers, 1)
+    assert [f.result(0) for f in ticket.futures.values()] == [None] * 3
+
+
+def test_replica_that_fails_for_good_fails_only_who_cannot_do_without_it() -> None:
+    """Two of three are enough for one caller and too few for another."""
+    tickets = Tickets()
+    tickets.take(0, 10, 2)
+    ticket = tickets.take(0, 10)
+    tickets.close()
+    tickets.captured(ticket, 5)
+    broken = Worker.failing(StoreError("no", transient=False), 1)
+    workers = [Worker(acked=5), Worker(acked=4), broken]
+    tickets.check(workers, 2)
+    assert ticket.future.exception(0) is broken.health.error
+    assert not ticket.futures[2].done()
+    workers[1].acked = 5
+    tickets.check(workers, 3)
+    assert ticket.futures[2].result(0) is None
+    assert tickets._captured == []
+
+
+def test_quorum_fails_when_too_many_replicas_have_failed() -> None:
+    """Nobody waits for a number that can no longer be reached."""
+    tickets = Tickets()
+    ticket = tickets.take(0, None, 2)
+    tickets.close()
+    tickets.captured(ticket, 5)
+    workers = [Worker.failing(StoreError("no", transient=False), 1) for _ in range(2)]
+    tickets.check([Worker(acked=4), *workers], 2)
+    assert ticket.futures[2].exception(0) is workers[0].health.error
+
+
+def test_replica_that_has_it_counts_even_if_it_has_failed_since() -> None:
+    """What was confirmed stays confirmed."""
+    tickets = Tickets()
+    ticket = captured(tickets, 5)
+    worker = Worker.failing(StoreError("no", transient=False), 1)
+    worker.acked = 5
+    tickets.check([worker], 2)
+    assert ticket.future.result(0) is None
+
+
+def test_wait_for_a_captured_state_shares_what_is_under_way() -> None:
+    """Who hands in a position joins those that wait for the same state."""
+    tickets = Tickets()
+    ticket = captured(tickets, 5)
+    assert tickets.take_captured(5, 1, 10) is ticket
+    assert tickets.take_captured(4, 1, 10, 1) is not ticket
+    tickets.check([Worker(acked=4)], 2)
+    assert [t.seq for t in tickets._captured] == [5]
+
+
+def test_wait_that_was_reopened_keeps_every_number_that_was_asked_for() -> None:
+    """A capture that did not come about loses nobody, whatever they need."""
+    tickets = Tickets()
+    first = tickets.take(0, 10, 1)
+    tickets.close()
+    second = tickets.take(0, 10)
+    tickets.reopen(first)
+    assert tickets.close() is second
+    tickets.captured(second, 1)
+    tickets.check([Worker(acked=1), Worker(acked=0)], 1)
+    assert first.futures[1].result(0) is None
+    assert not second.future.done()
+
+
+def test_fewest_replicas_that_somebody_needs_is_known() -> None:
+    """The engine need not wait for the slowest when nobody does."""
+    tickets = Tickets()
+    assert tickets.need == ALL
+    tickets.take(0, 1)
+    assert tickets.need == ALL
+    tickets.take(0, 1, 2)
+    assert tickets.need == 2
