@@ -1,0 +1,36 @@
+"""The start of an application on an empty disk: fetch the database, then replicate it."""
+
+from __future__ import annotations
+
+import logging
+from typing import Literal, TypeAlias
+
+from sqlitereplica.events import Event
+from sqlitereplica.replicate.options import Options
+from sqlitereplica.restore import restore
+
+__all__ = ["RestoreWhen", "fetch_if_missing"]
+
+RestoreWhen: TypeAlias = Literal["if-missing"]
+
+
+def fetch_if_missing(options: Options) -> None:
+    """Restore the database from the best replica if there is none, and there is a backup.
+
+    To be called by who has the lock of the metadata folder: others wait for it. A process
+    that is killed meanwhile leaves no database, so the next one does it again.
+
+    Raises:
+        SQLiteReplicaError, OSError: as ``restore``. No database is begun in its place: a
+            replica that cannot be reached may hold one.
+    """
+    result = restore(options.replicas, options.path, if_exists="skip", missing="skip")
+    options.observer(
+        Event(
+            action="boot",
+            database=options.path,
+            level=logging.INFO,
+            replica=result.source or "",
+            data={"reason": result.reason, "txid": result.txid or 0},
+        )
+    )
