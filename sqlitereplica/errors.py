@@ -12,8 +12,11 @@
     ├── TargetExistsError (FileExistsError) the restore target is taken: choose another path
     ├── StoreError                         object storage failed: retry (``transient``) or alert
     │   └── AnotherWriterError             someone else writes to this replica: stop one of the two
+    │       └── LeaseLostError             ... another host took the lease: stop writing here
     ├── DatabaseStateError                 the source database cannot be replicated as it is: fix it
+    │   ├── DivergedError                  it is not what another host has replicated
     │   └── MixedSQLiteCopiesError         two copies of SQLite on one file in one process
+    ├── LeaseHeldError                     another host replicates: wait, or stop that one
     ├── SyncTimeoutError (TimeoutError)    durability was not confirmed in time: unknown
     ├── FollowTimeoutError (TimeoutError)  a follower did not get that far in time: read on
     ├── VerificationError                  a replica is not what it should be: heal it, or alert
@@ -35,8 +38,11 @@ __all__ = [
     "ChecksumMismatchError",
     "ConfigError",
     "DatabaseStateError",
+    "DivergedError",
     "FollowTimeoutError",
     "InvalidFileError",
+    "LeaseHeldError",
+    "LeaseLostError",
     "MixedSQLiteCopiesError",
     "NearestPoint",
     "NotRestorableError",
@@ -247,20 +253,81 @@ class AnotherWriterError(StoreError):
         )
 
 
+class LeaseLostError(AnotherWriterError):
+    """Another host has taken the lease of the replica over; nothing is written any more.
+
+    ``holder`` is who, as ``"host:pid"``, and ``epoch`` the number of its turn, when known.
+    Commits that were not confirmed are in the database here and nowhere else.
+    """
+
+    def __init__(self, key: str, *, holder: str = "", epoch: int = 0) -> None:
+        who = holder or "another host"
+        super().__init__(
+            key,
+            f"{who} has taken over the replica at {key}: nothing of this host is"
+            " replicated any more. End the application here; what it committed since the"
+            " last confirmation is only in its database",
+        )
+        self.kind = "lease-lost"
+        self.holder = holder
+        self.epoch = epoch
+
+
+class LeaseHeldError(SQLiteReplicaError):
+    """Another host holds the lease of the replica, so this one does not replicate.
+
+    ``holder`` is who, as ``"host:pid"``, and ``epoch`` the number of its turn; empty and 0
+    when the store did not say.
+    """
+
+    def __init__(
+        self, replica: str, *, holder: str, epoch: int, cause: str | None = None
+    ) -> None:
+        who = f"{holder} holds the lease of" if holder else "nobody got the lease of"
+        why = f" Last error: {cause}" if cause else ""
+        super().__init__(
+            f"{who} {replica}, so this host does not replicate. Stop the other one, or"
+            f" pass standby=True to wait for it.{why}",
+            kind="lease-held",
+        )
+        self.replica = replica
+        self.holder = holder
+        self.epoch = epoch
+
+
 class DatabaseStateError(SQLiteReplicaError):
     """The source database cannot be replicated in the state it is in.
 
     ``kind`` is ``"journal-mode"``, ``"exclusive"``, ``"not-a-database"``,
     ``"cannot-open"``, ``"unreadable"``, ``"busy"``, ``"replaced"``, ``"wal-lost"``,
-    ``"continuity"`` (locks of ours were dropped), ``"elsewhere"`` (another Replicator has
-    it), ``"forked"`` (inherited connections are open in this child), ``"meta-folder"``,
-    ``"mixed-sqlite"`` or ``"sqlite"`` (anything else that SQLite says); ``path`` is the
-    database file.
+    ``"continuity"`` (locks of ours were dropped), ``"diverged"`` (not what another host
+    replicated), ``"elsewhere"`` (another Replicator has it), ``"forked"`` (inherited
+    connections are open in this child), ``"meta-folder"``, ``"mixed-sqlite"`` or
+    ``"sqlite"`` (anything else that SQLite says); ``path`` is the database file.
     """
 
     def __init__(self, message: str, *, path: str, kind: str) -> None:
         super().__init__(message, kind=kind)
         self.path = path
+
+
+class DivergedError(DatabaseStateError):
+    """The database is not the newest state of the replica, which another host wrote.
+
+    To go on from it would undo what that host has confirmed to its users.
+    """
+
+    def __init__(self, path: str, *, replica: str, txid: int) -> None:
+        super().__init__(
+            f"{path} is not transaction {txid}, the newest state of {replica}, which"
+            " another host has written. Put that state here first: restore(...,"
+            " if_exists='replace', keep_old=True), or start with standby=True. If the"
+            " database here is the right one, start once without lease=",
+            path=path,
+            kind="diverged",
+        )
+        self.replica = replica
+        self.txid = txid
 
 
 class MixedSQLiteCopiesError(DatabaseStateError):

@@ -8,7 +8,7 @@ from typing import Self
 
 from sqlitereplica.durations import Duration, parse_duration
 
-__all__ = ["Retention"]
+__all__ = ["Lease", "Retention"]
 
 _DURATIONS = ("window", "fine", "grace")
 _MILLISECOND = timedelta(milliseconds=1)
@@ -98,3 +98,50 @@ class Retention:
 def _milliseconds(duration: Duration) -> int:
     """Return a duration in milliseconds, rounded up: when in doubt things stay."""
     return -(-parse_duration(duration) // _MILLISECOND)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """That one host at a time replicates, by an object in the first replica.
+
+    Example:
+        >>> Lease(ttl="10s").ttl_seconds
+        10.0
+
+    Raises:
+        ValueError: A duration makes no sense.
+        TypeError: One is of another type.
+    """
+
+    ttl: Duration = "30s"
+    """How long after its last sign of life a holder is taken for dead. Every third of it
+    the holder writes one small object; 0.5 s to one hour."""
+    wait: Duration | None = "90s"
+    """How long ``start`` waits for another holder to end; None for as long as it takes."""
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        if not 0.5 <= self.ttl_seconds <= 3600:
+            raise ValueError(f"ttl must be 0.5 seconds to one hour: {self.ttl!r}")
+        self.wait_seconds  # noqa: B018  (it may raise)
+
+    @property
+    def ttl_seconds(self) -> float:
+        """``ttl`` in seconds."""
+        return parse_duration(self.ttl, "ttl").total_seconds()
+
+    @property
+    def wait_seconds(self) -> float | None:
+        """``wait`` in seconds."""
+        if self.wait is None:
+            return None
+        return parse_duration(self.wait, "wait").total_seconds()
+
+    @classmethod
+    def of(cls, value: Self | Duration | bool | None) -> Self | None:
+        """A value as users write it: True, a TTL, a ``Lease``; None and False are none."""
+        if value is None or value is False:
+            return None
+        if value is True:
+            return cls()
+        return value if isinstance(value, cls) else cls(ttl=value)  # type: ignore[arg-type]

@@ -118,5 +118,6 @@ def promote(shop: Workshop, image: FileInfo) -> None:
     if any(f.level == SNAPSHOT_LEVEL and f.max_txid == image.max_txid for f in files):
         return
     scratch = shop.scratch(f"copy-{image.level}")
+    shop.worker.gate.check()
     shop.catalog.add(shop.store.copy(image, SNAPSHOT_LEVEL, scratch))
     shop.report("snapshot", txid=image.max_txid, source="copy")

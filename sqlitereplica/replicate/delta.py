@@ -40,12 +40,14 @@ class Delta:
     """What a replica lacks to reach ``state``; ``view`` is None when it lacks nothing.
 
     ``sums`` are the checksums of the pages ``pgnos`` in that state, in their order.
+    ``in_step`` is whether it lacks nothing although there is a view.
     """
 
     state: State
     view: View | None
     pgnos: array[int]
     sums: array[int]
+    in_step: bool = False
 
     def __enter__(self) -> Self:
         return self
@@ -66,6 +68,7 @@ class DeltaRequest:
         base: PageTable | None,
         subscribe: bool = True,
         compare: bool = True,
+        always: bool = False,
     ) -> None:
         """Ask for what leads from ``base`` to the present.
 
@@ -73,9 +76,10 @@ class DeltaRequest:
         ``subscribe`` puts the replica in the spool's line after the state of the answer.
         Without ``compare``
         only a view is wanted, of whatever is committed: no pages are named, no increment
-        is made, and ``state`` is an older one than that of the view.
+        is made, and ``state`` is an older one than that of the view. With ``always`` the
+        answer has a page in any case, the first one if none differs.
         """
-        self.replica, self.base = replica, base
+        self.replica, self.base, self.always = replica, base, always
         self.subscribe, self.compare = subscribe, compare
         self.answered = threading.Event()
         self.answer: Delta | None = None

@@ -371,7 +371,8 @@ class Engine:
         capture.catch_up()
         capture.flush()
         base = request.base
-        if request.subscribe and base is not None and capture.table.is_state_of(base):
+        in_step = base is not None and capture.table.is_state_of(base)
+        if request.subscribe and in_step and not request.always:
             nothing = Delta(
                 state=capture.state(), view=None, pgnos=array("I"), sums=array("Q")
             )
@@ -381,12 +382,15 @@ class Engine:
         except SourceBusyError:
             return False
         table = capture.table
-        pgnos = array("I", table.differs_from(request.base))
-        sums = table.sums_at(pgnos)
-        return self._resolve(
-            request,
-            Delta(state=capture.state(), view=view, pgnos=pgnos, sums=sums),
+        pgnos = array("I", [1] if in_step else table.differs_from(base))
+        delta = Delta(
+            state=capture.state(),
+            view=view,
+            pgnos=pgnos,
+            sums=table.sums_at(pgnos),
+            in_step=in_step,
         )
+        return self._resolve(request, delta)
 
     def _answer_view(self, request: DeltaRequest) -> bool:
         try:

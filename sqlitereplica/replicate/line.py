@@ -18,6 +18,7 @@ from sqlitereplica.policy import Retention
 from sqlitereplica.replicate.compaction import CompactionTask, compact_level
 from sqlitereplica.replicate.drill import Drill, DrillTask
 from sqlitereplica.replicate.engine import Engine
+from sqlitereplica.replicate.gate import OPEN, Gate
 from sqlitereplica.replicate.history import History
 from sqlitereplica.replicate.options import HistoryOptions
 from sqlitereplica.replicate.recent import Recent
@@ -49,6 +50,7 @@ class Line:
         history: HistoryOptions,
         observer: Observer,
         peers: Callable[[], Sequence[Workshop]] = lambda: (),
+        gate: Gate = OPEN,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
@@ -74,6 +76,7 @@ class Line:
             now=now,
             rng=rng,
             recent=self.recent,
+            gate=gate,
             on_hopeless=lambda error: self.snapshots.abandon(error),  # noqa: PLW0108
         )
         self.shop = Workshop(

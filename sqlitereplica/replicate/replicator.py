@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, get_args
+from typing import Any, Self
 
 from sqlitereplica.durations import Duration
 from sqlitereplica.errors import (
@@ -28,7 +28,6 @@ from sqlitereplica.errors import (
 )
 from sqlitereplica.events import Event, Observer, guarded, log_event
 from sqlitereplica.policy import Retention
-from sqlitereplica.replicate.boot import RestoreWhen, fetch_if_missing
 from sqlitereplica.replicate.calls import (
     Call,
     Compact,
@@ -56,7 +55,6 @@ from sqlitereplica.replicate.peer import Peer
 from sqlitereplica.replicate.running import Running
 from sqlitereplica.replicate.status import Status
 from sqlitereplica.replicate.waiting import Require, Waiting, seconds
-from sqlitereplica.restore.restore import check_choice
 from sqlitereplica.sqlite import Connect, copy_of
 from sqlitereplica.sqlite.descriptors import file_id, is_open_here
 from sqlitereplica.sqlite.forking import locks_are_real
@@ -106,7 +104,6 @@ class Replicator(Waiting):
         snapshot_interval: Duration | None = "24h",
         retention: Retention | Duration | None = None,
         verify_interval: Duration | None = None,
-        restore: RestoreWhen | None = None,
         observer: Observer = log_event,
     ) -> None:
         """Describe what to replicate where; ``start`` or ``with`` begins.
@@ -134,15 +131,11 @@ class Replicator(Waiting):
                 ``"30d"``; 24 hours by default. A ``Replica`` may have its own.
             verify_interval: How often each replica is restored and checked in the
                 background, slowly; None for never.
-            restore: ``"if-missing"``: ``start`` first restores the database from the best
-                replica, if there is none here and there is a backup.
             observer: Is given every ``Event``; the default logs.
 
         Raises:
             ValueError: an argument that cannot be meant.
         """
-        if restore is not None:
-            check_choice("restore", restore, get_args(RestoreWhen))
         path = database_path(db)
         self._options = Options(
             path=path,
@@ -159,8 +152,7 @@ class Replicator(Waiting):
             ),
         )
         super().__init__(require, replicas=len(self._options.replicas))
-        self._stop_timeout, self._restore = stop_timeout, restore
-        self._booting = False
+        self._stop_timeout = stop_timeout
         self._make_locks()
         self._role: Running | Peer | None = None
         self._inherited_it = False
@@ -181,28 +173,14 @@ class Replicator(Waiting):
     def start(self) -> None:
         """Begin replicating, or to wait for one's turn; returns at once. Idempotent.
 
-        With ``restore`` it returns when the database is there, or there is no backup: of
-        several processes one restores and the others wait for it.
-
         Raises:
             MixedSQLiteCopiesError: another copy of SQLite has the file open here.
             DatabaseStateError: another Replicator of this process has it, or no
                 metadata folder.
-            SQLiteReplicaError, OSError: the database cannot be restored, as ``restore``.
         """
-        with self._changing:
+        with self._changing, self._lock:
             if self._role is not None:
                 return
-            self._booting = self._restore is not None
-            try:
-                self._begin()
-                if self._booting:
-                    self._wait_for_boot()
-            finally:
-                self._booting = False
-
-    def _begin(self) -> None:
-        with self._lock:
             check_before_open(self._options.path, copy_of(self._options.connect))
             folder = MetaFolder(self._options.meta_path, self._options.path)
             try:
@@ -229,25 +207,10 @@ class Replicator(Waiting):
     def _run(self, folder: MetaFolder) -> Running:
         copy = copy_of(self._options.connect)
         check_before_open(self._options.path, copy)
-        if self._booting:
-            fetch_if_missing(self._options)
         running = Running(self._options, copy, folder)
         self._role = running
         running.begin()
         return running
-
-    def _wait_for_boot(self) -> None:
-        """Return when whoever is elected has fetched the database."""
-        peer = self._role
-        if not isinstance(peer, Peer):
-            return
-        peer.settled.wait()
-        if peer.failed is not None:
-            with self._lock:
-                self._role = None
-                _started.discard(self)
-            peer.end(self._stop_timeout)
-            raise peer.failed
 
     def _promote(self, peer: Peer, folder: MetaFolder) -> Running | None:
         """In the peer's thread: this process is elected; None if it was stopped."""

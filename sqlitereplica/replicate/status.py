@@ -7,7 +7,7 @@ from datetime import datetime
 
 from sqlitereplica.replicate.drill import VerifySummary
 
-__all__ = ["ReplicaStatus", "Status"]
+__all__ = ["LeaseStatus", "ReplicaStatus", "Status"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +39,23 @@ class ReplicaStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseStatus:
+    """The lease, as this host knows it."""
+
+    replica: str
+    """Where it is: the first replica."""
+    state: str
+    """``waiting`` (another host has it), ``held``, ``unconfirmed`` (held, but it could not
+    be renewed in time: nothing is uploaded), ``lost``, ``released`` or ``unsupported``."""
+    epoch: int
+    """The number of this host's turn; 0 before the first."""
+    holder: str | None
+    """Who has it, as ``host:pid``; None when it is free, or nobody knows."""
+    error: str | None
+    """What keeps it from being read or renewed, or the store from having one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """A Replicator at one moment."""
 
@@ -55,6 +72,9 @@ class Status:
     replicas: tuple[ReplicaStatus, ...]
     pid: int = 0
     """The process that replicates, which may be another; 0 when none is known."""
+
+    lease: LeaseStatus | None = None
+    """None without ``lease=``."""
 
     def to_json(self) -> bytes:
         """The fields as one JSON object, for a health endpoint; times in RFC 3339."""

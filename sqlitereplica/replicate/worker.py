@@ -34,7 +34,9 @@ from sqlitereplica.capture import (
 )
 from sqlitereplica.errors import (
     AnotherWriterError,
+    DivergedError,
     InvalidFileError,
+    LeaseLostError,
     PosMismatchError,
     StoreError,
 )
@@ -48,6 +50,8 @@ from sqlitereplica.replicate.delta import (
     made_locally,
     uploads_for,
 )
+from sqlitereplica.replicate.fencing import Entrance, entrance, forgives
+from sqlitereplica.replicate.gate import OPEN, Gate
 from sqlitereplica.replicate.health import Health
 from sqlitereplica.replicate.position import Position, read_position
 from sqlitereplica.replicate.promoted import find_promoted
@@ -108,8 +112,9 @@ class ReplicaWorker:
         rng: Callable[[], float] = random.random,
         recent: Recent | None = None,
         on_hopeless: Callable[[Exception], object] = lambda error: None,
+        gate: Gate = OPEN,
     ) -> None:
-        self.name = name
+        self.name, self.gate = name, gate
         self.catalog = Catalog()
         self._recent, self._on_hopeless = recent, on_hopeless
         self._open_store = open_store
@@ -117,6 +122,7 @@ class ReplicaWorker:
         self._spool, self._tables, self._folder = spool, tables, folder
         self._node_id = node_id
         self._puts, self._forgiven = 0, False
+        self._entrance, self._settled = Entrance.CONTINUE, 0
         self._coordinator, self._observer = coordinator, observer
         self._clock, self._now, self._rng = clock, now, rng
         self._store: LTXStore | None = None
@@ -177,7 +183,7 @@ class ReplicaWorker:
         if self._reset.is_set():
             self._reset.clear()
             self._begin_again()
-        if self.phase is Phase.FAILED or self.pause > 0:
+        if self.phase is Phase.FAILED or (self.pause > 0 and not self._is_let_in()):
             return False
         try:
             moved = self._act()
@@ -198,7 +204,15 @@ class ReplicaWorker:
             self._coordinator.progressed()
         return moved
 
+    def _is_let_in(self) -> bool:
+        """Whether all that it waits for is over: the gate was shut."""
+        error = self.health.error
+        shut = isinstance(error, StoreError) and error.kind == "lease-unconfirmed"
+        return shut and self.gate.is_open()
+
     def _act(self) -> bool:
+        # Also when there is nothing to send: who waits is to be told that it is lost.
+        self.gate.check()
         match self.phase:
             case Phase.CONNECT:
                 return self._connect()
@@ -220,6 +234,13 @@ class ReplicaWorker:
         self._position, self.txid = position, position.txid
         self._coordinator.connected(position)
         self._whole = position.broken
+        self._entrance = entrance(
+            self.gate.tenure,
+            settled=self._is_settled,
+            txid=position.txid,
+            writer=position.node_id,
+            node=self._node_id,
+        )
         self._puts = 0
         self.phase = Phase.COMPARE
         return True
@@ -239,6 +260,11 @@ class ReplicaWorker:
                 self._store.settle(file)
             self._in_step(delta)
             return True
+        if self._entrance is Entrance.COMPARE and not delta.in_step:
+            delta.view.release()
+            raise DivergedError(
+                self._database, replica=self.name, txid=self._position.txid
+            )
         changed_size = self._position.page_size not in (0, delta.state.page_size)
         with delta:
             self._uploads = uploads_for(
@@ -270,7 +296,8 @@ class ReplicaWorker:
             # Nothing is recorded of it, or Litestream wrote it.
             self._behind = self._base_from_replica()
             return True
-        self._request = DeltaRequest(replica=self.name, base=base)
+        fence = self._entrance is not Entrance.CONTINUE
+        self._request = DeltaRequest(replica=self.name, base=base, always=fence)
         self._coordinator.request(self._request)
         return True
 
@@ -304,6 +331,7 @@ class ReplicaWorker:
         self._line = seq, self.txid - seq
         self.phase = Phase.STREAM
         self._confirm(seq)
+        self.gate.entered()
 
     def _stream(self) -> bool:
         increment = self._spool.next(self.name)
@@ -332,8 +360,14 @@ class ReplicaWorker:
         self, level: int, low: int, high: int, data: bytes | Path, timestamp: int
     ) -> None:
         assert self._store is not None
+        self.gate.check()
         info = self._store.put(level, low, high, data, timestamp=timestamp)
         self._puts += 1
+        tenure = self.gate.tenure
+        if level == 0 and tenure is not None:
+            self._settled = tenure.epoch
+        # Once more: what is put when the time has run out is not confirmed to anybody.
+        self.gate.check()
         self.catalog.add(info)
         if self._recent is not None and not self._store.is_local:
             self._recent.add(info, data)
@@ -363,15 +397,14 @@ class ReplicaWorker:
 
     def fail(self, error: Exception) -> None:
         """Note a failure of ``advance``; the next call tries again after a pause."""
-        if isinstance(error, AnotherWriterError) and self._was_our_own():
-            own = StoreError(f"{error.key} is from an earlier start", operation="put")
-            own.__cause__ = error
-            error = own
-        self.health.failed(error, self._clock(), self._rng())
         if isinstance(error, AnotherWriterError):
+            error = self._explained(error)
+        self.health.failed(error, self._clock(), self._rng())
+        if isinstance(error, AnotherWriterError | DivergedError):
             self.phase = Phase.FAILED
             self._spool.unsubscribe(self.name)
             self.give_up(error)
+            self.gate.refused(error)
             self._report("fenced", level=40, error=error)
         else:
             # One line when it begins, then only as often as the pauses grow.
@@ -382,6 +415,27 @@ class ReplicaWorker:
                 self._behind = None
                 self._begin_again()
         self._coordinator.progressed()
+
+    def _explained(self, error: AnotherWriterError) -> StoreError:
+        """What it means that our name has other bytes, or that the lease is lost."""
+        if isinstance(error, LeaseLostError):
+            return error
+        if forgives(self.gate.tenure, settled=self._is_settled):
+            self._begin_again()
+            why = f"{error.key} is a late put of whoever had the lease before"
+        elif self._was_our_own():
+            why = f"{error.key} is from an earlier start"
+        else:
+            return self.gate.explain(error)
+        own = StoreError(why, operation="put")
+        own.__cause__ = error
+        return own
+
+    @property
+    def _is_settled(self) -> bool:
+        """Whether a put of the present tenure has succeeded: then it is fenced here."""
+        tenure = self.gate.tenure
+        return tenure is not None and tenure.epoch == self._settled
 
     def _was_our_own(self) -> bool:
         """Whether the bytes under our name were put by ourselves, in an earlier life.

@@ -97,6 +97,7 @@ class Workshop:
         """Store a local file at a level and let it go; raises as ``LTXStore.put``."""
         header = merged.header
         try:
+            self.worker.gate.check()
             info = self.store.put(
                 level,
                 header.min_txid,
@@ -128,6 +129,7 @@ class Workshop:
 
     def delete(self, infos: Iterable[FileInfo]) -> None:
         """Delete files, and what belongs to them; raises as ``LTXStore.delete``."""
+        self.worker.gate.check()
         gone = list(infos)
         images = [sums_file(info.max_txid) for info in gone if info.min_txid == 1]
         left = set(self.catalog.files()).difference(gone)

@@ -2,6 +2,7 @@
 
 from sqlitereplica.store.generations import GenerationFile
 from sqlitereplica.store.layout import Layout, layout_for
+from sqlitereplica.store.leaseobject import LeaseObject
 from sqlitereplica.store.pins import Pin, pinned_txids
 from sqlitereplica.store.reader import StoreReader
 from sqlitereplica.store.replica import Replica
@@ -14,6 +15,7 @@ __all__ = [
     "GenerationFile",
     "LTXStore",
     "Layout",
+    "LeaseObject",
     "Pin",
     "Replica",
     "RetryPolicy",

@@ -11,6 +11,7 @@ from typing import Any
 from sqlitereplica.capture import Capture, CheckpointLimits, TableFile
 from sqlitereplica.events import Event
 from sqlitereplica.replicate.engine import Engine
+from sqlitereplica.replicate.gate import OPEN, Gate
 from sqlitereplica.replicate.history import Job
 from sqlitereplica.replicate.line import Line
 from sqlitereplica.replicate.options import HistoryOptions
@@ -38,8 +39,9 @@ class Stepped:
         limits: CheckpointLimits | None = None,
         node_id: int = 0,
         history: HistoryOptions | None = None,
+        gate: Gate = OPEN,
     ) -> None:
-        self._node_id = node_id
+        self._node_id, self._gate = node_id, gate
         self._history = history or HistoryOptions()
         self.path = path
         self.clock = clock or FakeClock()
@@ -91,6 +93,7 @@ class Stepped:
                 history=self._history,
                 observer=self.events.append,
                 peers=lambda: [line.shop for line in self.lines],
+                gate=self._gate,
                 clock=self.clock,
                 now=lambda: self.clock.wall_ms / 1000,
                 sleep=self.clock.advance,
