@@ -69,6 +69,8 @@ def locate(
     text = os.fspath(url)
     options = dict(storage_options or {})
     scheme, separator, _ = text.partition("://")
+    if not text:
+        raise ValueError("a replica needs a URL or a folder, and this is empty")
     if not separator:
         path = os.path.abspath(os.path.expanduser(text))
         return Location(protocol="file", root=path, name=path, options=options)

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-__all__ = ["Clients", "WebServer"]
+__all__ = ["Clients", "WebServer", "elected"]
 
 _START_SECONDS = 90.0
 
@@ -62,8 +62,8 @@ class WebServer:
         while True:
             assert self.process.poll() is None, self.log
             assert time.monotonic() < deadline, self.log
-            if found := re.search(r"http://127\.0\.0\.1:([1-9]\d*)", self.log):
-                self.port = int(found[1])
+            if ports := self.ports():
+                self.port = ports[0]
                 try:
                     self.get("/status")
                     return
@@ -75,6 +75,10 @@ class WebServer:
     def log(self) -> str:
         """What it printed so far."""
         return self._log.read_text()
+
+    def ports(self) -> list[int]:
+        """The ports that it told, one after the other where it starts anew."""
+        return [int(p) for p in re.findall(r"http://127\.0\.0\.1:([1-9]\d*)", self.log)]
 
     def get(self, path: str) -> Any:
         """The JSON of a page; raises AssertionError for any status but 200."""
@@ -188,3 +192,14 @@ class Clients:
             thread.join()
         if error is None:
             assert not self.refused, self.refused
+
+
+def elected(server: WebServer, *, but: int = 0) -> int:
+    """The process that replicates, once there is one, and it is another than ``but``."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        status = server.get("/status")
+        if status["state"] == "running" and status["by"] not in (0, but):
+            return int(status["by"])
+        time.sleep(0.02)
+    raise AssertionError(server.log)

@@ -10,12 +10,14 @@ INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.auth",
     "django.contrib.sessions",
+    "sqlitereplica.integrations.django",
     "shop",
 ]
 ROOT_URLCONF = "shop.urls"
-WSGI_APPLICATION = "shop.wsgi.application"
+WSGI_APPLICATION = os.environ.get("SHOP_WSGI", "shop.wsgi.application")
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
+STATIC_URL, MEDIA_URL = "static/", "media/"
 DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
@@ -27,7 +29,9 @@ DATABASES = {
         },
     }
 }
-REPLICA = os.environ["SHOP_REPLICA"]
+SQLITEREPLICA = {
+    "default": {"replicas": os.environ["SHOP_REPLICA"], "stop_timeout": 60},
+}
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,

@@ -11,7 +11,7 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_GET, require_POST
 
 from shop.models import Customer, Entry, Line, Order, Product
-from shop.replication import replicator
+from sqlitereplica.integrations.django import replicator
 
 
 @csrf_exempt
@@ -32,14 +32,14 @@ def order(request: HttpRequest, reference: str) -> JsonResponse:
         )
         entry = Entry.append(f"order {reference}")
     if "durable" in request.GET:
-        replicator.sync(timeout=30)
+        replicator().sync(timeout=30)
     return JsonResponse({"order": placed.pk, "entry": entry.pk})
 
 
 @require_GET
 def status(request: HttpRequest) -> JsonResponse:
     """How the shop and its replication are."""
-    now = replicator.status()
+    now = replicator().status()
     return JsonResponse(
         {
             "pid": os.getpid(),
@@ -47,5 +47,6 @@ def status(request: HttpRequest) -> JsonResponse:
             "state": now.state,
             "ok": now.ok,
             "txid": now.txid,
+            "by": now.pid,
         }
     )

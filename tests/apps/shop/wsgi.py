@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 
+from django.core.management import call_command
 from django.core.wsgi import get_wsgi_application
+
+from sqlitereplica.integrations.django import start
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "shop.settings")
 application = get_wsgi_application()
 
-from shop.replication import start  # noqa: E402
-
+call_command("sqlitereplica", "restore")
 start()

@@ -105,6 +105,7 @@ def test_options_win_over_the_query() -> None:
 @pytest.mark.parametrize(
     "url",
     [
+        "",
         "s3:///path",
         "s3://key:secret-secret@bucket/path",
         "s3://bucket/path#part",

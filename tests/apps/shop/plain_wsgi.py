@@ -1,0 +1,10 @@
+"""As ``startproject`` makes it: nobody starts replication, but the first request."""
+
+from __future__ import annotations
+
+import os
+
+from django.core.wsgi import get_wsgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "shop.settings")
+application = get_wsgi_application()
