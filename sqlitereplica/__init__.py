@@ -22,7 +22,7 @@ from sqlitereplica.errors import (
     VerifyStoppedError,
 )
 from sqlitereplica.policy import Retention
-from sqlitereplica.reading import connect, replica_uri
+from sqlitereplica.reading import Branch, branch, connect, replica_uri
 from sqlitereplica.replicate import (
     Follower,
     FollowerStatus,
@@ -45,6 +45,7 @@ from sqlitereplica.store import Pin, Replica
 
 __all__ = [
     "AnotherWriterError",
+    "Branch",
     "ChecksumMismatchError",
     "ConfigError",
     "DatabaseStateError",
@@ -76,6 +77,7 @@ __all__ = [
     "VerifyReport",
     "VerifyStoppedError",
     "__version__",
+    "branch",
     "connect",
     "replica_uri",
     "restore",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sqlitereplica.reading.branch import Branch, branch
 from sqlitereplica.reading.connect import connect, replica_uri
 
-__all__ = ["connect", "replica_uri"]
+__all__ = ["Branch", "branch", "connect", "replica_uri"]
