@@ -59,7 +59,8 @@ def route(files: Sequence[FileInfo], txid: int) -> Route:
     if newest < txid:
         raise PosMismatchError(
             f"the replica ends with transaction {newest}, the file holds {txid}: it was"
-            " set back, or replaced by another",
+            " set back, or replaced by another. Follow it to another path, or pass"
+            " overwrite=True",
             expected_txid=txid,
             found_txid=newest,
             kind="behind",
