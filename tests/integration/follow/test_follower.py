@@ -170,7 +170,7 @@ def test_status_tells_how_it_fares(tmp_path: Path) -> None:
         assert follower.wait().ok
     assert follower.status().state == "stopped"
     words = [event.action for event in events]
-    assert words.count("follow-error") >= 2 and words.count("follow-ok") == 2
+    assert words.count("follow-error") >= 2 and words.count("follow-ok") >= 2
     assert all(event.database == str(tmp_path / "f.db") for event in events)
 
 
