@@ -26,6 +26,7 @@ from sqlitereplica.reading import Branch, branch, connect, replica_uri
 from sqlitereplica.replicate import (
     Follower,
     FollowerStatus,
+    Mirror,
     Position,
     ReplicaStatus,
     Replicator,
@@ -53,6 +54,7 @@ __all__ = [
     "Follower",
     "FollowerStatus",
     "InvalidFileError",
+    "Mirror",
     "MixedSQLiteCopiesError",
     "NotRestorableError",
     "Pin",

@@ -61,6 +61,29 @@ class Increment:
                 return self.body
             return _renumbered(self.body, self.header(txid))
 
+    @contextmanager
+    def pages(self) -> Iterator[Iterator[tuple[int, bytes]] | None]:
+        """The pages themselves, ascending; None when they are not kept any more.
+
+        For who has no use for a file: nothing is encoded.
+        """
+        with self._lock:
+            body = self.body
+        if isinstance(body, dict):
+            yield iter(sorted(body.items()))
+        elif isinstance(body, bytes):
+            yield Decoder(io.BytesIO(body)).pages()
+        elif body is None:
+            yield None
+        else:
+            try:
+                file = body.open("rb")
+            except FileNotFoundError:
+                yield None  # discarded just now
+                return
+            with file:
+                yield Decoder(file).pages()
+
     def header(self, txid: int, min_txid: int | None = None) -> Header:
         """The LTX header of this increment under a replica's number."""
         return header_for(self.state, txid, min_txid or txid, self.pre_checksum)

@@ -3,6 +3,7 @@
 from sqlitereplica.replicate.bookmark import Position
 from sqlitereplica.replicate.follower import Follower, FollowerStatus
 from sqlitereplica.replicate.forget import forget_metadata
+from sqlitereplica.replicate.mirror import Mirror
 from sqlitereplica.replicate.replicator import Replicator
 from sqlitereplica.replicate.status import ReplicaStatus, Status
 from sqlitereplica.replicate.waiting import Require
@@ -10,6 +11,7 @@ from sqlitereplica.replicate.waiting import Require
 __all__ = [
     "Follower",
     "FollowerStatus",
+    "Mirror",
     "Position",
     "ReplicaStatus",
     "Replicator",

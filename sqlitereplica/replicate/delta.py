@@ -27,7 +27,15 @@ from sqlitereplica.capture import (
 from sqlitereplica.errors import StoreError
 from sqlitereplica.ltx import SNAPSHOT_LEVEL, Header, encode, page_checksum
 
-__all__ = ["Delta", "DeltaRequest", "Upload", "made_locally", "uploads_for"]
+__all__ = [
+    "Delta",
+    "DeltaRequest",
+    "Upload",
+    "made_locally",
+    "proved",
+    "reading",
+    "uploads_for",
+]
 
 _IN_MEMORY = 4 << 20
 
@@ -130,7 +138,7 @@ def uploads_for(
         ContinuityLostError: they would be wrong since our locks did not hold.
     """
     state = delta.state
-    with _reading(delta):
+    with reading(delta):
         step = header_for(state, txid, txid, 0 if whole else pre_checksum)
         uploads: list[Upload] = [(0, txid, txid, _encode(delta, step, path))]
         if whole:
@@ -141,7 +149,7 @@ def uploads_for(
 
 
 @contextmanager
-def _reading(delta: Delta) -> Iterator[View]:
+def reading(delta: Delta) -> Iterator[View]:
     """Read the view, release it, and only then believe what was read."""
     view = delta.view
     assert view is not None
@@ -175,7 +183,7 @@ def made_locally(path: Path) -> Iterator[None]:
 
 
 def _encode(delta: Delta, header: Header, path: Path) -> bytes | Path:
-    pages = _proved(delta)
+    pages = proved(delta)
     if len(delta.pgnos) * delta.state.page_size <= _IN_MEMORY:
         return encode(header, pages)
     with made_locally(path):
@@ -183,7 +191,7 @@ def _encode(delta: Delta, header: Header, path: Path) -> bytes | Path:
     return path
 
 
-def _proved(delta: Delta) -> Iterator[tuple[int, bytes]]:
+def proved(delta: Delta) -> Iterator[tuple[int, bytes]]:
     """Read the pages, each of which is certainly that of the state.
 
     The locks under which they are read can be dropped by anything in this process that

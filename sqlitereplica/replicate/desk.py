@@ -311,7 +311,7 @@ def _stranger(running: Running, hello: Hello) -> str | None:
             f"process {pid} replicates {options.path} with the metadata folder"
             f" {running.meta.path}: each database needs one of its own"
         )
-    if sorted(hello.replicas) != sorted(r.display_name for r in options.replicas):
+    if sorted(hello.replicas) != sorted(options.names):
         return (
             f"{options.path} is replicated by process {pid} to other replicas; it will"
             " be replicated here when that has ended: one set of replicas per database"

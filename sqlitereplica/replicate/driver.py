@@ -15,8 +15,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
+from sqlitereplica.replicate.anyworker import AnyWorker
 from sqlitereplica.replicate.engine import Engine
-from sqlitereplica.replicate.worker import ReplicaWorker
 
 __all__ = ["Driver", "WorkerThread", "call_guarded", "driver", "forget_driver"]
 
@@ -117,7 +117,7 @@ class Driver:
 class WorkerThread:
     """Runs one worker until stopped."""
 
-    def __init__(self, worker: ReplicaWorker) -> None:
+    def __init__(self, worker: AnyWorker) -> None:
         self.worker = worker
         self._wakeup = threading.Event()
         self._stopping = False

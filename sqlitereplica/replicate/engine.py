@@ -30,13 +30,14 @@ from sqlitereplica.errors import (
     ReplicatorClosedError,
 )
 from sqlitereplica.events import Event, Observer
+from sqlitereplica.replicate.anyworker import AnyWorker
 from sqlitereplica.replicate.bookmark import Looks
 from sqlitereplica.replicate.bookmark import Position as CommitPosition
 from sqlitereplica.replicate.delta import Delta, DeltaRequest
 from sqlitereplica.replicate.position import Position
 from sqlitereplica.replicate.spool import Spool
 from sqlitereplica.replicate.tickets import ALL, Ticket, Tickets
-from sqlitereplica.replicate.worker import Phase, ReplicaWorker
+from sqlitereplica.replicate.worker import Phase
 from sqlitereplica.sqlite import SourceBusyError, is_ready
 
 __all__ = ["Engine", "Pace"]
@@ -92,7 +93,7 @@ class Engine:
         pace: Pace | None = None,
     ) -> None:
         self.capture, self.spool, self.tables = capture, spool, tables
-        self.workers: Sequence[ReplicaWorker] = ()
+        self.workers: Sequence[AnyWorker] = ()
         self.wake_workers: Callable[[], None] = lambda: None
         self.tickets = Tickets()
         self.looks = Looks(capture.node_id)

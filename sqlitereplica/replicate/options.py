@@ -12,13 +12,14 @@ from typing import Self, TypeAlias
 from sqlitereplica.durations import Duration, parse_duration
 from sqlitereplica.events import Observer
 from sqlitereplica.policy import Retention
+from sqlitereplica.replicate.mirror import Mirror
 from sqlitereplica.replicate.schedule import DEFAULT_LEVELS, parse_levels
 from sqlitereplica.sqlite import Connect
 from sqlitereplica.store import Replica
 
 __all__ = ["Options", "ReplicaLike", "database_path", "replica_values"]
 
-ReplicaLike: TypeAlias = str | os.PathLike[str] | Replica
+ReplicaLike: TypeAlias = str | os.PathLike[str] | Replica | Mirror
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,7 @@ class Options:
 
     path: str
     replicas: tuple[Replica, ...]
+    mirrors: tuple[Mirror, ...] = ()
     connect: Connect
     sync_interval: float
     set_wal: bool
@@ -69,8 +71,18 @@ class Options:
     observer: Observer
     history: HistoryOptions
 
+    @property
+    def names(self) -> list[str]:
+        """What all replicas are called, mirrors too."""
+        return [
+            *(replica.display_name for replica in self.replicas),
+            *(mirror.display_name for mirror in self.mirrors),
+        ]
+
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
+        if any(os.path.realpath(m.pattern) == self.path for m in self.mirrors):
+            raise ValueError(f"{self.path} cannot be a mirror of itself")
         if not self.sync_interval > 0:
             raise ValueError(
                 f"sync_interval must be above 0 seconds: {self.sync_interval!r}"
@@ -106,23 +118,28 @@ def database_path(db: str | os.PathLike[str]) -> str:
 
 def replica_values(
     replicas: Sequence[ReplicaLike] | ReplicaLike,
-) -> tuple[Replica, ...]:
-    """Replicas as values; ValueError when there are none, or two of one name."""
-    if isinstance(replicas, (str, os.PathLike, Replica)):
+) -> tuple[tuple[Replica, ...], tuple[Mirror, ...]]:
+    """Replicas and mirrors as values; ValueError if there are none, or two of one name."""
+    if isinstance(replicas, (str, os.PathLike, Replica, Mirror)):
         replicas = [replicas]
-    values = tuple(_replica_value(r) for r in replicas)
+    values = [_replica_value(r) for r in replicas]
     if not values:
         raise ValueError("replicas must name at least one destination")
     names = [v.display_name for v in values]
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"replicas names {name} twice")
-    return values
+    return (
+        tuple(v for v in values if isinstance(v, Replica)),
+        tuple(v for v in values if isinstance(v, Mirror)),
+    )
 
 
-def _replica_value(replica: ReplicaLike) -> Replica:
-    if isinstance(replica, Replica):
+def _replica_value(replica: ReplicaLike) -> Replica | Mirror:
+    if isinstance(replica, Replica | Mirror):
         return replica
     if not isinstance(replica, str | os.PathLike):
-        raise ValueError(f"a replica is a URL, a folder or a Replica: {replica!r}")
+        raise ValueError(
+            f"a replica is a URL, a folder, a Replica or a Mirror: {replica!r}"
+        )
     return Replica(replica)

@@ -169,7 +169,7 @@ class Peer:
             why += "" if error is None else f": {error}"
         raise SyncTimeoutError(
             call.timeout or 0.0,
-            pending=tuple(r.display_name for r in self.options.replicas),
+            pending=tuple(self.options.names),
             cause=why,
         ) from error
 
@@ -307,7 +307,7 @@ class Peer:
 
     def _talk(self, channel: Channel) -> bool:
         path = self.options.path
-        names = [r.display_name for r in self.options.replicas]
+        names = self.options.names
         channel.send(Hello(PROTOCOL, os.getpid(), path, file_id(path), names))
         since = time.monotonic()
         while not self._ended:

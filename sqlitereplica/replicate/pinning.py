@@ -32,8 +32,10 @@ def pin_everywhere(
     Raises:
         NotRestorableError: A worker has confirmed nothing yet: there is no database.
         SQLiteReplicaError: As ``Replica.pin``, of the first that failed.
-        ValueError: The name cannot be one.
+        ValueError: The name cannot be one, or there is no replica that has a history.
     """
+    if not replicas:
+        raise ValueError("there is nothing to pin: a Mirror holds one state only")
     for replica, worker in zip(replicas, workers, strict=True):
         # The replica may hold an older database; that is not what was asked for.
         if not worker.acked:

@@ -137,9 +137,11 @@ class Replicator(Waiting):
             ValueError: an argument that cannot be meant.
         """
         path = database_path(db)
+        stores, mirrors = replica_values(replicas)
         self._options = Options(
             path=path,
-            replicas=replica_values(replicas),
+            replicas=stores,
+            mirrors=mirrors,
             connect=connect,
             sync_interval=sync_interval,
             set_wal=set_wal,
@@ -151,7 +153,7 @@ class Replicator(Waiting):
                 levels, snapshot_interval, retention, verify_interval
             ),
         )
-        super().__init__(require, replicas=len(self._options.replicas))
+        super().__init__(require, replicas=len(self._options.names))
         self._stop_timeout = stop_timeout
         self._make_locks()
         self._role: Running | Peer | None = None

@@ -10,6 +10,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 
 from sqlitereplica.capture import Capture, TableFile
 from sqlitereplica.errors import PosMismatchError, SyncTimeoutError
+from sqlitereplica.replicate.anyworker import AnyWorker
 from sqlitereplica.replicate.bookmark import Position
 from sqlitereplica.replicate.calls import Call, Pending
 from sqlitereplica.replicate.desk import desk
@@ -18,6 +19,8 @@ from sqlitereplica.replicate.engine import Engine
 from sqlitereplica.replicate.housekeeper import housekeeper
 from sqlitereplica.replicate.line import Line
 from sqlitereplica.replicate.metafolder import MetaFolder
+from sqlitereplica.replicate.mirror import Mirror
+from sqlitereplica.replicate.mirroring import MirrorWorker
 from sqlitereplica.replicate.options import Options
 from sqlitereplica.replicate.pinning import pin_everywhere
 from sqlitereplica.replicate.spool import Spool
@@ -42,8 +45,13 @@ class Running:
         self.options, self.meta = options, meta
         self.engine = self._make_engine(copy)
         self.lines = [self._make_line(replica) for replica in options.replicas]
-        self.engine.workers = [line.worker for line in self.lines]
-        self._threads = [WorkerThread(line.worker) for line in self.lines]
+        self.mirrors = [self._make_mirror(mirror) for mirror in options.mirrors]
+        workers: list[AnyWorker] = [
+            *(line.worker for line in self.lines),
+            *self.mirrors,
+        ]
+        self.engine.workers = workers
+        self._threads = [WorkerThread(worker) for worker in workers]
         self.engine.wake_workers = self._wake_workers
         self._guard: Guard | None = guard_path(options.path, copy)
 
@@ -84,6 +92,16 @@ class Running:
             history=self.options.history.for_replica(replica),
             observer=self.options.observer,
             peers=lambda: [line.shop for line in self.lines],
+        )
+
+    def _make_mirror(self, mirror: Mirror) -> MirrorWorker:
+        return MirrorWorker(
+            mirror,
+            self.options.connect,
+            database=self.options.path,
+            spool=self.engine.spool,
+            coordinator=self.engine,
+            observer=self.options.observer,
         )
 
     def _wake_workers(self) -> None:
@@ -166,7 +184,7 @@ class Running:
                 " folder was deleted since: whether it is durable is not known",
                 kind="position",
             )
-        need = ALL if need is None or need >= len(self.lines) else need
+        need = ALL if need is None or need >= len(self.engine.workers) else need
         ticket = self.engine.wait_for(position, timeout, need)
         driver().wake()
         future = ticket.futures[need]
@@ -214,14 +232,18 @@ class Running:
     def pin(self, name: str, timeout: float | None) -> tuple[Pin, ...]:
         """Pin what is committed now in every replica, or in none."""
         self.sync(timeout).wait()
-        return pin_everywhere(name, self.options.replicas, self.engine.workers)
+        workers = [line.worker for line in self.lines]
+        return pin_everywhere(name, self.options.replicas, workers)
 
     # -- status ----------------------------------------------------------------------
 
     def status(self) -> Status:
         """What is going on."""
         engine = self.engine
-        replicas = tuple(line.status() for line in self.lines)
+        replicas = (
+            *(line.status() for line in self.lines),
+            *(mirror.status() for mirror in self.mirrors),
+        )
         return Status(
             database=self.options.path,
             state=engine.state,

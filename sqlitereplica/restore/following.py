@@ -30,30 +30,16 @@ from sqlitereplica.errors import (
     StoreError,
     TargetExistsError,
 )
-from sqlitereplica.ltx import (
-    HEADER_SIZE,
-    Decoder,
-    FileInfo,
-    Header,
-    database_checksum,
-    lock_pgno,
-    page_checksum,
-)
+from sqlitereplica.ltx import HEADER_SIZE, Decoder, FileInfo, Header
 from sqlitereplica.restore.assemble import Wanted
 from sqlitereplica.restore.backup import LTXBackup
 from sqlitereplica.restore.fetch import LTXPrefetch
-from sqlitereplica.restore.held import (
-    Goal,
-    Held,
-    HeldFile,
-    as_plain,
-    head_of,
-    source_of,
-)
+from sqlitereplica.restore.held import Goal, Held, HeldFile, source_of
 from sqlitereplica.restore.livefile import LiveFile
+from sqlitereplica.restore.newfile import create_live, stored_pages
 from sqlitereplica.restore.oldcopy import OldCopy, UnfitCopyError
 from sqlitereplica.restore.output import Made
-from sqlitereplica.restore.pages import Gathered, Pages, StoredPages
+from sqlitereplica.restore.pages import Gathered, Pages
 from sqlitereplica.restore.plan import plan_restore
 from sqlitereplica.restore.route import IN_STEP, Route, route, shortcut
 from sqlitereplica.restore.target import Scratch, Target
@@ -384,7 +370,8 @@ class Following:
             made = self._reused(backup, scratch) or backup.make(
                 scratch, _nobody, _nobody
             )
-            pages, goal = _stored(scratch, made), _goal_made(made)
+            goal = _goal_made(made)
+            pages = stored_pages(scratch, goal)
             last = max(way.files, key=lambda f: f.max_txid)
             self._pending = _Pending(pages, goal, True, resources.pop_all(), last)
         return self._finish()
@@ -403,35 +390,13 @@ class Following:
         """Make the file."""
         files = self.store.list_all()
         backup = LTXBackup(self.store, Wanted(), files, plan_restore(files))
-        target = Target(self.path, "error")
-        target.is_kept()
-        with target.scratch() as scratch:
-            made = backup.make(scratch, _nobody, _nobody)
-            pages, goal = _stored(scratch, made), _goal_made(made)
-            checksum = database_checksum(
-                page_checksum(pgno, pages.page(pgno)) for pgno in pages.pgnos()
-            )
-            first = pages.page(1)
-            held = Held(
-                txid=goal.txid,
-                timestamp=goal.timestamp,
-                page_size=goal.page_size,
-                commit=goal.commit,
-                checksum=checksum,
-                counter=_FIRST_COUNTER,
-                head=head_of(first),
-                source=source_of(self.store.name),
-            )
-            scratch.write(0, [as_plain(first, goal.commit, _FIRST_COUNTER)])
-            scratch.finish(goal.commit * goal.page_size)
-            self._notes.note(held)
-            target.publish(scratch)
-            self._notes.arrived()
-        self.newest = goal.txid
+
+        def make(scratch: Scratch) -> Goal:
+            return _goal_made(backup.make(scratch, _nobody, _nobody))
+
+        source = source_of(self.store.name)
+        self.newest = create_live(self.path, self._notes, make, source).txid
         self._open()
-
-
-_FIRST_COUNTER = 1
 
 
 def _nobody(count: int) -> None:
@@ -475,13 +440,4 @@ def _goal_made(made: Made) -> Goal:
         page_size=made.page_size,
         commit=made.commit,
         checksum=made.checksum or 0,
-    )
-
-
-def _stored(scratch: Scratch, made: Made) -> StoredPages:
-    return StoredPages(
-        scratch,
-        page_size=made.page_size,
-        commit=made.commit,
-        lock=lock_pgno(made.page_size),
     )

@@ -33,7 +33,15 @@ from sqlitereplica.errors import MixedSQLiteCopiesError
 from sqlitereplica.sqlite.connection import Connect
 from sqlitereplica.sqlite.descriptors import FileId, file_id, is_open_here
 
-__all__ = ["Guard", "check_before_open", "copy_of", "guard", "shm_maps", "unguard"]
+__all__ = [
+    "Guard",
+    "check_before_open",
+    "copy_of",
+    "guard",
+    "plain_factory",
+    "shm_maps",
+    "unguard",
+]
 
 _LOOKS, _LOOK_PAUSE = 30, 0.01
 
@@ -92,6 +100,15 @@ def copy_of(connect: Connect) -> str:
         return type(probe).__module__.partition(".")[0]
     finally:
         probe.close()
+
+
+def plain_factory(connect: Connect) -> Connect:
+    """A factory of the same copy of SQLite that does no more than open a file.
+
+    Where the copy is neither of the known ones, it is the factory itself.
+    """
+    known: dict[str, Connect] = {"sqlite3": sqlite3.connect, "apsw": apsw.Connection}
+    return known.get(copy_of(connect), connect)
 
 
 def check_before_open(path: str, copy: str) -> None:

@@ -49,7 +49,7 @@ def _main(path: str) -> None:
     db = sqlite3.connect(path, isolation_level=None, timeout=60)
     states, last = 0, 0
     print("ready", flush=True)
-    while not select.select([sys.stdin], [], [], 0)[0]:
+    while not (states and select.select([sys.stdin], [], [], 0)[0]):
         db.execute("begin")
         found = _examine_chain(db)
         assert found["chain"] == "ok", found

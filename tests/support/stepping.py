@@ -14,6 +14,8 @@ from sqlitereplica.replicate.engine import Engine
 from sqlitereplica.replicate.gate import OPEN, Gate
 from sqlitereplica.replicate.history import Job
 from sqlitereplica.replicate.line import Line
+from sqlitereplica.replicate.mirror import Mirror
+from sqlitereplica.replicate.mirroring import MirrorWorker
 from sqlitereplica.replicate.options import HistoryOptions
 from sqlitereplica.replicate.spool import Spool
 from sqlitereplica.replicate.tickets import Ticket
@@ -40,7 +42,9 @@ class Stepped:
         node_id: int = 0,
         history: HistoryOptions | None = None,
         gate: Gate = OPEN,
+        mirrors: Sequence[Mirror] = (),
     ) -> None:
+        self._mirrors = mirrors
         self._node_id, self._gate = node_id, gate
         self._history = history or HistoryOptions()
         self.path = path
@@ -101,14 +105,28 @@ class Stepped:
             )
             for i, open_store in enumerate(self._open_stores)
         ]
+        self.mirrors = [
+            MirrorWorker(
+                mirror,
+                self._connect,
+                database=str(self.path),
+                spool=spool,
+                coordinator=self.engine,
+                observer=self.events.append,
+                clock=self.clock,
+                now=lambda: self.clock.wall_ms / 1000,
+                rng=lambda: 0.5,
+            )
+            for mirror in self._mirrors
+        ]
         self.workers = [line.worker for line in self.lines]
-        self.engine.workers = self.workers
+        self.engine.workers = [*self.workers, *self.mirrors]
 
     def step(self) -> bool:
         """One step of the engine and of each worker. True when a worker did something."""
         self.engine.step()
         # Every worker, not only up to the first that did something.
-        moved = [worker.advance() for worker in self.workers]
+        moved = [worker.advance() for worker in self.engine.workers]
         return any(moved)
 
     def run(self, rounds: int = 1000) -> None:
@@ -160,6 +178,8 @@ class Stepped:
         for worker in self.workers:
             worker.fall_behind(None)
             worker.advance()
+        for mirror in self.mirrors:
+            mirror.close()
 
     def restart(self) -> None:
         """Kill and begin again."""

@@ -92,7 +92,7 @@ def test_every_reader_sees_states_of_the_source_only(tmp_path: Path) -> None:
                 assert status.error is None
                 assert _digest(copy) == log.states()[-1][1]
                 for states, last in [reader.finish() for reader in readers]:
-                    assert states > 5
+                    assert states > 0
                     assert last > 0
             finally:
                 for reader in readers:
