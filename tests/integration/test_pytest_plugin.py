@@ -85,16 +85,24 @@ def test_each_test_has_a_store_of_its_own(pytester: pytest.Pytester) -> None:
     """What one test replicates is not there in the next."""
     pytester.makepyfile(
         """
+        import sqlite3
+
         import pytest
 
         @pytest.mark.parametrize("turn", [1, 2])
         def test_empty_at_first(replicated_db, replica_store, turn):
-            assert replica_store.files() == []
-            connection = replicated_db.connect()
-            with connection:
+            assert tables(replicated_db) == []
+            with replicated_db.connect() as connection:
                 connection.execute("create table t(x)")
-            replicated_db.sync()
+            assert tables(replicated_db) == [("t",)]
             assert replica_store.files() != []
+
+        def tables(replicated_db):
+            replicated_db.sync()
+            copy = sqlite3.connect(replicated_db.restored())
+            found = copy.execute("select name from sqlite_master").fetchall()
+            copy.close()
+            return found
         """
     )
     pytester.runpytest_subprocess("-W", "error").assert_outcomes(passed=2)
