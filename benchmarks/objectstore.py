@@ -55,6 +55,11 @@ class ObjectStore:
         """Made so far."""
         return len(self._proxy.requests)
 
+    @property
+    def puts(self) -> int:
+        """Uploads made so far."""
+        return sum(line.startswith("PUT ") for line in self._proxy.requests)
+
     @contextmanager
     def delayed(self, seconds: float) -> Iterator[None]:
         """Every request takes that much longer."""

@@ -19,6 +19,7 @@ from benchmarks.workloads import (
     resume,
     snapshot,
     verify,
+    waiters,
 )
 
 Workload = Callable[[System, Context], Mapping[str, Figures]]
@@ -38,4 +39,5 @@ WORKLOADS: Mapping[str, Workload] = {
     "sync": idle.measure_sync,
     "remote": remote.measure,
     "reading": reading.measure,
+    "waiters": waiters.measure,
 }

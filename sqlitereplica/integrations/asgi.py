@@ -19,9 +19,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol, TypeAlias
 
 from sqlitereplica.errors import SQLiteReplicaError
+from sqlitereplica.integrations.asgigate import DurabilityMiddleware
 from sqlitereplica.replicate import Replicator
 
-__all__ = ["Lifespan", "Replicated", "lifespan"]
+__all__ = ["DurabilityMiddleware", "Lifespan", "Replicated", "lifespan"]
 
 logger = logging.getLogger("sqlitereplica")
 

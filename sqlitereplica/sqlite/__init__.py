@@ -1,5 +1,6 @@
 """The source database: the application's own SQLite, its WAL and its wal-index."""
 
+from sqlitereplica.sqlite.commitwatch import CommitWatch, Look
 from sqlitereplica.sqlite.connection import Connect, SourceBusyError, SourceConnection
 from sqlitereplica.sqlite.hazards import copy_of
 from sqlitereplica.sqlite.source import SourceDatabase, is_ready
@@ -8,7 +9,9 @@ from sqlitereplica.sqlite.walindex import WalIndex
 
 __all__ = [
     "FRAME_HEADER_SIZE",
+    "CommitWatch",
     "Connect",
+    "Look",
     "SourceBusyError",
     "SourceConnection",
     "SourceDatabase",

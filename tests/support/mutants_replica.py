@@ -315,6 +315,21 @@ REPLICA_MUTANTS = (
         "tests/unit/store/test_store_generations.py::test_time_is_rounded_up",
     ),
     Mutant(
+        "the gate lets an answer go although something was committed",
+        "integrations/gate.py",
+        "if old is None or old != new], now",
+        "if old is None], now",
+        "tests/integration/gate/test_gate_wsgi.py::test_answer_waits_for_its_commit",
+    ),
+    Mutant(
+        "the gate takes a commit in a new WAL for none",
+        "sqlite/commitwatch.py",
+        "return Look(held[1], index.salts, index.mx_frame, index.frame_checksum)",
+        "return Look(held[1], b'', index.mx_frame, b'')",
+        "tests/integration/gate/test_gate_look.py::"
+        "test_commit_that_begins_the_wal_anew_is_seen",
+    ),
+    Mutant(
         "a wait for two replicas ends with one",
         "replicate/tickets.py",
         "if len(workers) - len(behind) >= wanted:",
