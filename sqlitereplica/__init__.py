@@ -7,8 +7,11 @@ from sqlitereplica.errors import (
     ChecksumMismatchError,
     ConfigError,
     DatabaseStateError,
+    DivergedError,
     FollowTimeoutError,
     InvalidFileError,
+    LeaseHeldError,
+    LeaseLostError,
     MixedSQLiteCopiesError,
     NotRestorableError,
     PinExistsError,
@@ -21,11 +24,12 @@ from sqlitereplica.errors import (
     VerificationError,
     VerifyStoppedError,
 )
-from sqlitereplica.policy import Retention
+from sqlitereplica.policy import Lease, Retention
 from sqlitereplica.reading import Branch, branch, connect, replica_uri
 from sqlitereplica.replicate import (
     Follower,
     FollowerStatus,
+    LeaseStatus,
     Mirror,
     Position,
     ReplicaStatus,
@@ -50,10 +54,15 @@ __all__ = [
     "ChecksumMismatchError",
     "ConfigError",
     "DatabaseStateError",
+    "DivergedError",
     "FollowTimeoutError",
     "Follower",
     "FollowerStatus",
     "InvalidFileError",
+    "Lease",
+    "LeaseHeldError",
+    "LeaseLostError",
+    "LeaseStatus",
     "Mirror",
     "MixedSQLiteCopiesError",
     "NotRestorableError",

@@ -5,12 +5,13 @@ from sqlitereplica.replicate.follower import Follower, FollowerStatus
 from sqlitereplica.replicate.forget import forget_metadata
 from sqlitereplica.replicate.mirror import Mirror
 from sqlitereplica.replicate.replicator import Replicator
-from sqlitereplica.replicate.status import ReplicaStatus, Status
+from sqlitereplica.replicate.status import LeaseStatus, ReplicaStatus, Status
 from sqlitereplica.replicate.waiting import Require
 
 __all__ = [
     "Follower",
     "FollowerStatus",
+    "LeaseStatus",
     "Mirror",
     "Position",
     "ReplicaStatus",

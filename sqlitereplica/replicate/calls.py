@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AnyCall",
+    "AwaitTurn",
     "Call",
     "Compact",
     "EnforceRetention",
@@ -169,6 +170,14 @@ class MakePin(Call, frozen=True, tag="pin"):
         return running.pin(self.name, self.timeout)
 
 
+class AwaitTurn(Call, frozen=True, tag="turn"):
+    """``Replicator.wait_active``."""
+
+    def run(self, running: Running) -> Any:
+        """Wait in this thread."""
+        return running.wait_turn(self.timeout)
+
+
 class GetStatus(Call, frozen=True, tag="status"):
     """``Replicator.status``."""
 
@@ -190,5 +199,12 @@ def _done(result: Any) -> Pending:
 
 
 AnyCall: TypeAlias = (
-    Sync | GetPosition | Snapshot | Compact | EnforceRetention | MakePin | GetStatus
+    Sync
+    | GetPosition
+    | Snapshot
+    | Compact
+    | EnforceRetention
+    | MakePin
+    | AwaitTurn
+    | GetStatus
 )

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from pathlib import Path
+from typing import Protocol
 
 from sqlitereplica.errors import (
     DatabaseStateError,
@@ -20,7 +22,6 @@ from sqlitereplica.errors import (
 from sqlitereplica.ltx import Header
 from sqlitereplica.replicate.driver import call_guarded
 from sqlitereplica.replicate.health import Health
-from sqlitereplica.replicate.metafolder import MetaFolder
 from sqlitereplica.replicate.promoted import leave_promoted
 from sqlitereplica.restore.following import Following
 from sqlitereplica.restore.held import Held
@@ -31,6 +32,17 @@ __all__ = ["FollowThread", "too_late"]
 _BUSY_PAUSE = 0.1
 _BLOCKED_FOR = 10.0
 _PERMANENT = (PosMismatchError, TargetExistsError)
+
+
+class _Home(Protocol):
+    """The metadata folder; closed when the thread ends."""
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+
+    def close(self) -> None:
+        """Let it go."""
 
 
 class _Promotion:
@@ -47,7 +59,7 @@ class FollowThread:
     def __init__(
         self,
         following: Following,
-        meta: MetaFolder,
+        meta: _Home,
         interval: float,
         report: Callable[..., None],
     ) -> None:

@@ -23,7 +23,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from datetime import UTC, datetime
 
 from sqlitereplica.errors import (
@@ -101,8 +100,8 @@ class Leasing:
         """Why the store cannot hold a lease, if so."""
         self.error: Exception | None = None
         """What keeps it from being looked at or renewed; None when nothing does."""
-        self.held: Future[None] = Future()
-        """Done when this host may begin."""
+        self.held = threading.Event()
+        """Set once this host may begin."""
         self.entry: Future[None] = Future()
         """Done when the first replica is fenced; its error if it cannot be."""
         self.wake_workers: Callable[[], None] = lambda: None
@@ -184,8 +183,8 @@ class Leasing:
     def _tell(self) -> None:
         """Events and wakes for what has changed."""
         state = self._state
-        if self.is_open() and not self.held.done():
-            self.held.set_result(None)
+        if self.is_open():
+            self.held.set()
         if state.confirmed_at != self._confirmed_at or state.stage is Stage.LOST:
             # They may have found the gate shut; or are to say that it is for good.
             self._confirmed_at = state.confirmed_at
@@ -214,6 +213,11 @@ class Leasing:
             self._report(
                 "lease-waiting", logging.INFO, holder=holder.owner, epoch=holder.epoch
             )
+
+    def is_waiting(self) -> bool:
+        """Whether another host is known to have the lease."""
+        state = self._state
+        return state.stage is Stage.WAITING and state.holder is not None
 
     def is_open(self) -> bool:
         """Whether this host may publish now."""
@@ -295,19 +299,10 @@ class Leasing:
             cause=None if self.error is None else str(self.error),
         )
 
-    def wait_entry(self, timeout: float | None) -> None:
-        """Return when this host replicates.
-
-        Raises:
-            LeaseHeldError: Another host holds the lease; not in time.
-            SQLiteReplicaError: What keeps this host from beginning.
-        """
-        try:
-            self.entry.result(timeout)
-        except FutureTimeoutError as late:
-            if not self.entry.done():
-                raise self.held_by_another() from late
-            self.entry.result()
+    def wait_held(self, timeout: float | None) -> bool:
+        """Wait until this host may begin; False if not in time, or not any more."""
+        self.held.wait(timeout)
+        return self.held.is_set() and not self._stopping
 
     # -- the thread ------------------------------------------------------------------
 
@@ -322,6 +317,7 @@ class Leasing:
         """
         self._stopping = True
         self._wakeup.set()
+        self.held.set()  # for who waits: it is over
         if self._thread.is_alive():
             self._thread.join(timeout)
         if not self.entry.done():

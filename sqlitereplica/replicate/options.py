@@ -11,7 +11,7 @@ from typing import Self, TypeAlias
 
 from sqlitereplica.durations import Duration, parse_duration
 from sqlitereplica.events import Observer
-from sqlitereplica.policy import Retention
+from sqlitereplica.policy import Lease, Retention
 from sqlitereplica.replicate.mirror import Mirror
 from sqlitereplica.replicate.schedule import DEFAULT_LEVELS, parse_levels
 from sqlitereplica.sqlite import Connect
@@ -70,6 +70,8 @@ class Options:
     meta_path: Path
     observer: Observer
     history: HistoryOptions
+    lease: Lease | None = None
+    standby: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -83,6 +85,10 @@ class Options:
         """Refuse what cannot be meant."""
         if any(os.path.realpath(m.pattern) == self.path for m in self.mirrors):
             raise ValueError(f"{self.path} cannot be a mirror of itself")
+        if self.lease is not None and not self.replicas:
+            raise ValueError(
+                "a lease needs a replica to be in: a mirror cannot hold it"
+            )
         if not self.sync_interval > 0:
             raise ValueError(
                 f"sync_interval must be above 0 seconds: {self.sync_interval!r}"

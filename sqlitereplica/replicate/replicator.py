@@ -23,12 +23,14 @@ from typing import Any, Self
 from sqlitereplica.durations import Duration
 from sqlitereplica.errors import (
     DatabaseStateError,
+    LeaseHeldError,
     ReplicatorClosedError,
     SQLiteReplicaError,
 )
 from sqlitereplica.events import Event, Observer, guarded, log_event
-from sqlitereplica.policy import Retention
+from sqlitereplica.policy import Lease, Retention
 from sqlitereplica.replicate.calls import (
+    AwaitTurn,
     Call,
     Compact,
     EnforceRetention,
@@ -104,6 +106,8 @@ class Replicator(Waiting):
         snapshot_interval: Duration | None = "24h",
         retention: Retention | Duration | None = None,
         verify_interval: Duration | None = None,
+        lease: Lease | Duration | bool | None = None,
+        standby: bool = False,
         observer: Observer = log_event,
     ) -> None:
         """Describe what to replicate where; ``start`` or ``with`` begins.
@@ -131,6 +135,11 @@ class Replicator(Waiting):
                 ``"30d"``; 24 hours by default. A ``Replica`` may have its own.
             verify_interval: How often each replica is restored and checked in the
                 background, slowly; None for never.
+            lease: One host at a time replicates: True, or how long after its last sign
+                of life a host is taken for dead, such as ``"30s"``, or a ``Lease``. By
+                default there is none: whoever comes second fails at its first put.
+            standby: Keep the database at the newest state of the first replica while
+                another host holds the lease, and replicate once it is free.
             observer: Is given every ``Event``; the default logs.
 
         Raises:
@@ -152,6 +161,8 @@ class Replicator(Waiting):
             history=HistoryOptions.of(
                 levels, snapshot_interval, retention, verify_interval
             ),
+            lease=Lease.of(lease or standby),
+            standby=standby,
         )
         super().__init__(require, replicas=len(self._options.names))
         self._stop_timeout = stop_timeout
@@ -175,14 +186,44 @@ class Replicator(Waiting):
     def start(self) -> None:
         """Begin replicating, or to wait for one's turn; returns at once. Idempotent.
 
+        With ``lease=`` it returns when this host may write to the database; as a
+        ``standby`` at once, see ``wait_active``.
+
         Raises:
             MixedSQLiteCopiesError: another copy of SQLite has the file open here.
             DatabaseStateError: another Replicator of this process has it, or no
-                metadata folder.
+                metadata folder; DivergedError: the database is not what another host
+                has replicated.
+            LeaseHeldError: another host kept the lease for as long as ``Lease.wait``.
         """
-        with self._changing, self._lock:
-            if self._role is not None:
+        lease = self._options.lease
+        with self._changing:
+            if not self._begin() or lease is None or self._options.standby:
                 return
+        try:
+            self.wait_active(lease.wait_seconds)
+        except BaseException:
+            with self._changing:
+                self._end_role(0.0)
+            raise
+
+    def wait_active(self, timeout: float | None = None) -> None:
+        """Return when this host replicates, or another process of it: at once, mostly.
+
+        A standby may write to its database from then on, and not before.
+
+        Raises:
+            LeaseHeldError: another host still holds the lease after ``timeout`` seconds.
+            DivergedError, StoreError, SyncTimeoutError: this host cannot begin.
+            ReplicatorClosedError: not running.
+        """
+        self._call(AwaitTurn(timeout=seconds(timeout)))
+
+    def _begin(self) -> bool:
+        """Take a role; False if there is one."""
+        with self._lock:
+            if self._role is not None:
+                return False
             check_before_open(self._options.path, copy_of(self._options.connect))
             folder = MetaFolder(self._options.meta_path, self._options.path)
             try:
@@ -196,6 +237,7 @@ class Replicator(Waiting):
                 folder.close()
                 raise
             _started.add(self)
+        return True
 
     def _make_peer(self, folder: MetaFolder | None, delay: float = 0.0) -> Peer:
         return Peer(
@@ -254,12 +296,17 @@ class Replicator(Waiting):
             try:
                 if self._was_used():
                     self.sync(timeout=limit, require="all")
+            except LeaseHeldError:
+                return  # a standby: there is nothing to flush
             finally:
-                with self._lock:
-                    role, self._role = self._role, None
-                    _started.discard(self)
-                if role is not None:
-                    role.end(deadline - time.monotonic())
+                self._end_role(deadline - time.monotonic())
+
+    def _end_role(self, timeout: float) -> None:
+        with self._lock:
+            role, self._role = self._role, None
+            _started.discard(self)
+        if role is not None:
+            role.end(timeout)
 
     def _was_used(self) -> bool:
         """Not so in a child of a fork that did nothing with the copy that it got."""

@@ -16,7 +16,9 @@ from sqlitereplica.replicate.calls import Call, Pending
 from sqlitereplica.replicate.desk import desk
 from sqlitereplica.replicate.driver import WorkerThread, driver
 from sqlitereplica.replicate.engine import Engine
+from sqlitereplica.replicate.gate import OPEN, Gate
 from sqlitereplica.replicate.housekeeper import housekeeper
+from sqlitereplica.replicate.leasing import LeaseGate, Leasing
 from sqlitereplica.replicate.line import Line
 from sqlitereplica.replicate.metafolder import MetaFolder
 from sqlitereplica.replicate.mirror import Mirror
@@ -26,6 +28,8 @@ from sqlitereplica.replicate.pinning import pin_everywhere
 from sqlitereplica.replicate.spool import Spool
 from sqlitereplica.replicate.status import Status
 from sqlitereplica.replicate.tickets import ALL, Ticket
+from sqlitereplica.replicate.turn import Turn
+from sqlitereplica.sqlite import is_ready
 from sqlitereplica.sqlite.hazards import Guard, guard_path, unguard
 from sqlitereplica.store import Pin, Replica
 
@@ -43,6 +47,10 @@ class Running:
     def __init__(self, options: Options, copy: str, meta: MetaFolder) -> None:
         """Make everything; ``begin`` sets it going. ``copy`` names the copy of SQLite."""
         self.options, self.meta = options, meta
+        self._phase = threading.Lock()
+        self._is_going = self._is_ended = False
+        self._deadline = 0.0
+        self.leasing, self._turn = self._make_turn(copy)
         self.engine = self._make_engine(copy)
         self.lines = [self._make_line(replica) for replica in options.replicas]
         self.mirrors = [self._make_mirror(mirror) for mirror in options.mirrors]
@@ -54,6 +62,22 @@ class Running:
         self._threads = [WorkerThread(worker) for worker in workers]
         self.engine.wake_workers = self._wake_workers
         self._guard: Guard | None = guard_path(options.path, copy)
+
+    def _make_turn(self, copy: str) -> tuple[Leasing | None, Turn | None]:
+        options, lease = self.options, self.options.lease
+        if lease is None:
+            return None, None
+        first = options.replicas[0]
+        leasing = Leasing(
+            lambda: first.open().lease_object(),
+            replica=first.display_name,
+            database=options.path,
+            node=self.meta.node_id,
+            ttl=lease.ttl_seconds,
+            observer=options.observer,
+        )
+        leasing.wake_workers = self._wake_workers
+        return leasing, Turn(options, copy, self.meta, leasing, self._go)
 
     def _make_engine(self, copy: str) -> Engine:
         options, folder = self.options, self.meta.spool
@@ -83,6 +107,10 @@ class Running:
         )
 
     def _make_line(self, replica: Replica) -> Line:
+        gate: Gate = OPEN
+        if self.leasing is not None:
+            leads = replica is self.options.replicas[0]
+            gate = LeaseGate(self.leasing, leads=leads)
         return Line(
             replica.display_name,
             replica.open,
@@ -92,6 +120,7 @@ class Running:
             history=self.options.history.for_replica(replica),
             observer=self.options.observer,
             peers=lambda: [line.shop for line in self.lines],
+            gate=gate,
         )
 
     def _make_mirror(self, mirror: Mirror) -> MirrorWorker:
@@ -111,12 +140,23 @@ class Running:
     # -- begin and end ---------------------------------------------------------------
 
     def begin(self) -> None:
-        """Start the threads."""
-        for thread in self._threads:
-            thread.start()
-        driver().add(self.engine)
-        housekeeper().add(line.history for line in self.lines)
+        """Start the threads; with a lease those that replicate once it is held."""
+        if self._turn is None:
+            self._go()
+        else:
+            self._turn.begin()
         desk().add(self)
+
+    def _go(self) -> None:
+        """Begin to replicate, unless it is over."""
+        with self._phase:
+            if self._is_ended:
+                return
+            for thread in self._threads:
+                thread.start()
+            driver().add(self.engine)
+            housekeeper().add(line.history for line in self.lines)
+            self._is_going = True
 
     def end(self, timeout: float) -> None:
         """Stop the threads and let the database go; waits up to ``timeout`` seconds.
@@ -124,8 +164,16 @@ class Running:
         A thread that a store keeps longer ends later; so does the lock of the metadata
         folder, for what was being put may still arrive.
         """
-        deadline = time.monotonic() + timeout
+        self._deadline = deadline = time.monotonic() + timeout
         desk().remove(self)  # first: no peer is to be told that we stop
+        with self._phase:
+            self._is_ended = True
+        if self._turn is not None:
+            self._turn.end(max(0.1, timeout))
+        if not self._is_going:
+            self.engine.close()
+            self._end([], deadline)
+            return
         jobs = housekeeper().remove([line.history for line in self.lines])
         try:
             driver().remove(self.engine).result()
@@ -135,7 +183,7 @@ class Running:
     def _end(self, jobs: Sequence[threading.Thread], deadline: float) -> None:
         if self._guard is not None:
             unguard(self._guard)
-        for thread in self._threads:
+        for thread in self._threads if self._is_going else ():
             thread.stop(max(0.1, deadline - time.monotonic()))
         for job in jobs:
             job.join(max(0.1, deadline - time.monotonic()))
@@ -159,6 +207,9 @@ class Running:
     def _close(self) -> None:
         for line in self.lines:
             line.close()
+        if self.leasing is not None:
+            # Only now: nothing of ours is on its way any more.
+            self.leasing.end(max(1.0, self._deadline - time.monotonic()))
         self.meta.close()
 
     # -- calls, see ``Replicator`` ---------------------------------------------------
@@ -177,7 +228,10 @@ class Running:
 
         Raises:
             PosMismatchError: the position is not of this database.
+            LeaseHeldError: another host replicates.
         """
+        if not self._is_going and self.leasing is not None:
+            raise self.leasing.held_by_another()
         if position is not None and position.node != self.engine.looks.node:
             raise PosMismatchError(
                 f"the position {position} is not of {self.options.path}, or its metadata"
@@ -189,6 +243,33 @@ class Running:
         driver().wake()
         future = ticket.futures[need]
         return Pending(future, timeout, lambda: self._expire(ticket, timeout))
+
+    def wait_turn(self, timeout: float | None) -> None:
+        """Return when this host replicates; at once without a lease.
+
+        Where there is no database yet that is when it may be made.
+        """
+        leasing = self.leasing
+        if leasing is None:
+            return None
+        end = None if timeout is None else time.monotonic() + timeout
+        if not leasing.wait_held(timeout):
+            raise leasing.held_by_another()
+        left = None if end is None else max(0.0, end - time.monotonic())
+        if not is_ready(self.options.path) and not self.options.standby:
+            return None
+        try:
+            leasing.entry.result(left)
+        except FutureTimeoutError as late:
+            if leasing.entry.done():
+                return leasing.entry.result()
+            turn = self._turn
+            why = self.lines[0].worker.health.error or (turn and turn.follow_error)
+            raise SyncTimeoutError(
+                timeout or 0.0,
+                pending=(leasing.replica,),
+                cause=str(why) if why else None,
+            ) from (why or late)
 
     def position(self) -> Position:
         """Everything that is committed now."""
@@ -239,17 +320,22 @@ class Running:
 
     def status(self) -> Status:
         """What is going on."""
-        engine = self.engine
+        engine, turn = self.engine, self._turn
         replicas = (
             *(line.status() for line in self.lines),
             *(mirror.status() for mirror in self.mirrors),
         )
+        state, error = engine.state, engine.error
+        txid = max(r.txid for r in replicas)
+        if turn is not None and not self._is_going:
+            state, error, txid = "standby", turn.follow_error, turn.txid
         return Status(
             database=self.options.path,
-            state=engine.state,
-            txid=max(r.txid for r in replicas),
-            error=None if engine.error is None else str(engine.error),
+            state=state,
+            txid=txid,
+            error=None if error is None else str(error),
             pending_pages=len(engine.capture.pending),
             replicas=replicas,
             pid=os.getpid(),
+            lease=None if self.leasing is None else self.leasing.status(),
         )

@@ -62,7 +62,8 @@ class Status:
     database: str
     state: str
     """``stopped``, ``waiting`` (no database yet), ``attaching``, ``running``, ``failed``,
-    or ``electing``: no process of this host replicates at present, or it does not answer."""
+    ``standby`` (another host has the lease), or ``electing``: no process of this host
+    replicates at present, or it does not answer."""
     txid: int
     """The newest transaction that any replica holds."""
     error: str | None
@@ -72,7 +73,6 @@ class Status:
     replicas: tuple[ReplicaStatus, ...]
     pid: int = 0
     """The process that replicates, which may be another; 0 when none is known."""
-
     lease: LeaseStatus | None = None
     """None without ``lease=``."""
 
@@ -84,7 +84,12 @@ class Status:
 
     @property
     def ok(self) -> bool:
-        """True when the database is captured and every replica keeps up."""
+        """True when the database is captured and every replica keeps up.
+
+        Of a standby: when it follows.
+        """
+        if self.state == "standby" and self.lease is not None:
+            return (self.error, self.lease.error) == (None, None)
         return (self.state, self.error) == ("running", None) and all(
             (r.state, r.error, r.history_error) == ("streaming", None, None)
             for r in self.replicas

@@ -123,6 +123,8 @@ class ReplicaWorker:
         self._node_id = node_id
         self._puts, self._forgiven = 0, False
         self._entrance, self._settled = Entrance.CONTINUE, 0
+        self._is_derived = False
+        """Whether the database is known to have been in the state that the store holds."""
         self._coordinator, self._observer = coordinator, observer
         self._clock, self._now, self._rng = clock, now, rng
         self._store: LTXStore | None = None
@@ -233,7 +235,7 @@ class ReplicaWorker:
             self._behind = None  # not the store that we left: look at what it holds
         self._position, self.txid = position, position.txid
         self._coordinator.connected(position)
-        self._whole = position.broken
+        self._whole, self._is_derived = position.broken, False
         self._entrance = entrance(
             self.gate.tenure,
             settled=self._is_settled,
@@ -260,7 +262,8 @@ class ReplicaWorker:
                 self._store.settle(file)
             self._in_step(delta)
             return True
-        if self._entrance is Entrance.COMPARE and not delta.in_step:
+        proven = delta.in_step or self._is_derived
+        if self._entrance is Entrance.COMPARE and not proven:
             delta.view.release()
             raise DivergedError(
                 self._database, replica=self.name, txid=self._position.txid
@@ -292,6 +295,7 @@ class ReplicaWorker:
             base = self._tables.find(checksum)
         if base is None and checksum and not self._whole:
             base = find_promoted(self._folder.parent, self._position)
+            self._is_derived = base is not None
         if base is None and self.txid > 0 and not self._whole:
             # Nothing is recorded of it, or Litestream wrote it.
             self._behind = self._base_from_replica()

@@ -11,7 +11,8 @@ LOST = SIMULATION + "::test_whatever_happens_nothing_acknowledged_is_lost_or_for
 OBJECT = "tests/unit/store/test_lease_object.py::"
 S3 = "tests/integration/s3/test_s3_lease.py::"
 LEASE, FENCING = "store/lease.py", "replicate/fencing.py"
-STORED = "store/leaseobject.py"
+STORED, WORKER = "store/leaseobject.py", "replicate/worker.py"
+HOSTS = "tests/integration/engine/test_engine_lease.py::"
 
 LEASE_MUTANTS = (
     Mutant(
@@ -83,5 +84,34 @@ LEASE_MUTANTS = (
         'return None if self._is_refused(path, stale) else "it ignores If-Match"',
         "return None",
         S3 + "test_server_that_ignores_conditions_is_found_out",
+    ),
+    Mutant(
+        "who takes over puts no fence if nothing differs",
+        WORKER,
+        "base=base, always=fence)",
+        "base=base)",
+        HOSTS + "test_who_takes_over_puts_a_fence_before_anything_else",
+    ),
+    Mutant(
+        "what another host acknowledged is undone by a delta",
+        WORKER,
+        "if self._entrance is Entrance.COMPARE and not proven:",
+        "if self._entrance is None and not proven:",
+        HOSTS + "test_database_that_is_not_the_newest_state_does_not_undo_it",
+    ),
+    Mutant(
+        "a put that ended after the lease is acknowledged",
+        WORKER,
+        "        # Once more: what is put when the time has run out is not confirmed to anybody.\n"
+        "        self.gate.check()\n",
+        "",
+        HOSTS + "test_put_that_took_longer_than_the_lease_is_not_confirmed",
+    ),
+    Mutant(
+        "a late put of the last holder ends the next one",
+        WORKER,
+        "if forgives(self.gate.tenure, settled=self._is_settled):",
+        "if False:",
+        HOSTS + "test_late_put_that_takes_the_name_of_the_fence_makes_it_look_again",
     ),
 )
