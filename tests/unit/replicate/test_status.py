@@ -36,7 +36,8 @@ def test_json_has_every_field() -> None:
     assert found["replicas"][0]["txid"] == 7
     assert found["replicas"][0]["last_success"] == "2026-11-24T00:00:00Z"
     assert set(found) == {
-        *("database", "state", "txid", "error", "pending_pages", "replicas", "pid")
+        *("database", "state", "txid", "error", "pending_pages", "replicas", "pid"),
+        "lease",
     }
 
 
