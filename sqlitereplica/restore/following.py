@@ -50,6 +50,7 @@ __all__ = ["Following"]
 
 _BATCH = 64 << 20
 _MOST_LISTINGS = 3
+_LOOK_AROUND = 60
 
 Report = Callable[[str], object]
 
@@ -79,8 +80,12 @@ class Following:
         overwrite: bool = False,
         report: Report = lambda what: None,
         batch: int = _BATCH,
+        look_around: int = _LOOK_AROUND,
     ) -> None:
-        """``notes`` is where to keep what the file holds; ``report`` is told of renewals."""
+        """``notes`` is where to keep what the file holds; ``report`` is told of renewals.
+
+        Every ``look_around`` looks that find nothing new in level 0, all levels are listed.
+        """
         self.path = path
         self.held: Held | None = None
         self.newest = 0
@@ -89,6 +94,7 @@ class Following:
         self._notes = HeldFile(notes)
         self._notes_path = notes
         self._overwrite, self._report, self._batch = overwrite, report, batch
+        self._look_around, self._quiet = look_around, 0
         self._store: LTXStore | None = None
         self._file: LiveFile | None = None
         self._pending: _Pending | None = None
@@ -178,6 +184,10 @@ class Following:
         level0 = self.store.list_level(0)
         self._check_anchor(level0, held)
         way = shortcut(level0, held.txid)
+        self._quiet = self._quiet + 1 if way == IN_STEP else 0
+        if self._quiet >= self._look_around:
+            # The newest file of level 0 may have been lost: others know of it.
+            self._quiet, way = 0, None
         for attempt in range(_MOST_LISTINGS):
             if way is None:
                 files = self.store.list_all()

@@ -1,12 +1,14 @@
 """How a followed file gets from its state to the newest one: pure, on listings.
 
 Theory. A look costs one listing, of level 0: while the follower keeps up, the files there
-lead on. Files of level 0 live for minutes, so one that was away finds a gap, or files that
-begin behind its state. Then all levels are listed. Increments of any level lead on if they
-join (``plan.extend``: each begins no later than one past what is covered), wherever their
-boundaries are: one that overlaps the state of the file brings pages that it has already.
-Where no increments lead to the newest state, or a snapshot is cheaper, the state is made
-from there. What cannot be reached is an error, never a pause without a word.
+lead on, and the newest of them is never deleted. (If it is lost all the same, a listing of
+all levels now and then finds out.) Files of level 0 live for minutes, so one that was away
+finds a gap, or files that begin behind its state. Then all levels are listed. Increments of
+any level lead on if they join (``plan.extend``: each begins no later than one past what is
+covered), wherever their boundaries are: one that overlaps the state of the file brings pages
+that it has already. Where no increments lead to the newest state, or a snapshot is cheaper,
+the state is made from there. What cannot be reached is an error, never a pause without a
+word.
 """
 
 from __future__ import annotations
