@@ -50,7 +50,12 @@ class Copy:
     """A file that follows, and what it must be."""
 
     def __init__(
-        self, folder: Path, store: TroubledStore, *, overwrite: bool = False
+        self,
+        folder: Path,
+        store: TroubledStore,
+        *,
+        overwrite: bool = False,
+        batch: int = 4096,
     ) -> None:
         folder.mkdir(exist_ok=True)
         self.path, self.told = folder / "f.db", list[str]()
@@ -62,7 +67,7 @@ class Copy:
             notes=folder / "held",
             overwrite=overwrite,
             report=self.told.append,
-            batch=4096,
+            batch=batch,
         )
 
     def follow(self) -> int:
@@ -243,21 +248,25 @@ def _later(recording: Recording, store: TroubledStore, last: int) -> None:
 
 
 def test_damaged_file_is_gone_around_or_is_an_error(
-    signed: Recording, store: TroubledStore, copy: Copy
+    signed: Recording, store: TroubledStore, tmp_path: Path
 ) -> None:
     """What precedes it is applied; another level that has it leads on."""
+    copy = Copy(tmp_path / "copy", store, batch=1 << 20)
     arrange(signed, store, [(0, 1, 1)])
     copy.follow()
     files = arrange(signed, store, [(0, 2, 2), (0, 3, 3), (0, 4, 4)])
-    overwrite(store, files[1], flipped(signed.file(3, 3), 300))
+    broken = signed.file(3, 3)  # its last byte is of the checksum over all its pages
+    overwrite(store, files[1], flipped(broken, len(broken) - 1))
     with pytest.raises(InvalidFileError):
         copy.follow()
     assert copy.txid == 2
+    assert copy.content() == signed.images[2][100:]
     arrange(signed, store, [(1, 2, 4)])
     copy.follow()
     assert copy.txid == 4
     assert copy.content() == signed.images[4][100:]
     assert len(copy.told) == 1
+    copy.following.close()
 
 
 def test_file_compacted_away_while_it_is_read_is_found_elsewhere(

@@ -6,6 +6,7 @@ import errno
 import os
 import sqlite3
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -111,17 +112,11 @@ def test_pages_that_do_not_lead_to_the_state_leave_the_file_alone(
     first, *_, last = images_of(tmp_path / "s.db")
     begin(path, first)
     before = content(path)
-    goal, pages = last.goal, Changed(first, last)
-    if fault == "checksum":
-        goal = Goal(
-            txid=9,
-            timestamp=9,
-            page_size=goal.page_size,
-            commit=goal.commit,
-            checksum=goal.checksum ^ 1,
-        )
-    else:
+    pages, checksum = Changed(first, last), last.goal.checksum ^ 1
+    if fault == "missing page":
         del pages.pgnos()[-1]
+        checksum = 0  # Litestream records none
+    goal = replace(last.goal, checksum=checksum)
     expected = ChecksumMismatchError if fault == "checksum" else InvalidFileError
     with closing(open_file(path)) as file:
         with pytest.raises(expected):
