@@ -25,7 +25,16 @@ from sqlitereplica.errors import (
     VerifyStoppedError,
 )
 from sqlitereplica.policy import Lease, Retention
-from sqlitereplica.reading import Branch, branch, connect, replica_uri
+from sqlitereplica.reading import (
+    Branch,
+    Diff,
+    RowChange,
+    SchemaChange,
+    branch,
+    connect,
+    diff,
+    replica_uri,
+)
 from sqlitereplica.replicate import (
     Follower,
     FollowerStatus,
@@ -54,6 +63,7 @@ __all__ = [
     "ChecksumMismatchError",
     "ConfigError",
     "DatabaseStateError",
+    "Diff",
     "DivergedError",
     "FollowTimeoutError",
     "Follower",
@@ -79,7 +89,9 @@ __all__ = [
     "RestorePoints",
     "RestoreResult",
     "Retention",
+    "RowChange",
     "SQLiteReplicaError",
+    "SchemaChange",
     "Status",
     "StoreError",
     "SyncTimeoutError",
@@ -90,6 +102,7 @@ __all__ = [
     "__version__",
     "branch",
     "connect",
+    "diff",
     "replica_uri",
     "restore",
     "restore_points",

@@ -3,6 +3,17 @@
 from __future__ import annotations
 
 from sqlitereplica.reading.branch import Branch, branch
+from sqlitereplica.reading.changes import Diff, RowChange, SchemaChange
 from sqlitereplica.reading.connect import connect, replica_uri
+from sqlitereplica.reading.diff import diff
 
-__all__ = ["Branch", "branch", "connect", "replica_uri"]
+__all__ = [
+    "Branch",
+    "Diff",
+    "RowChange",
+    "SchemaChange",
+    "branch",
+    "connect",
+    "diff",
+    "replica_uri",
+]

@@ -21,7 +21,7 @@ from sqlitereplica.restore.choose import Source, open_store
 from sqlitereplica.restore.restore import wanted_by
 from sqlitereplica.store import LTXStore, Replica
 
-__all__ = ["connect", "replica_uri"]
+__all__ = ["connect", "open_connection", "replica_uri", "view_uri"]
 
 _CACHE_SIZE = 32 << 20
 _CACHE_DIR_SIZE = 1 << 30
@@ -102,21 +102,25 @@ def connect(
     settings = _Settings(refresh, cache_size, cache_dir, cache_dir_size, hydrate)
     store = open_store(replica, storage_options)
     view = settings.open(store, wanted_by(at, txid))
-    vfs = the_vfs(_open_uri)
-    number = vfs.expect(view)
+    return open_connection(view)
+
+
+def open_connection(view: View) -> apsw.Connection:
+    """Open a connection to a view, which is closed with it."""
+    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
     try:
-        connection = apsw.Connection(
-            f"file:{quote(store.name)}?vfs={VFS_NAME}&view={number}",
-            flags=apsw.SQLITE_OPEN_READWRITE
-            | apsw.SQLITE_OPEN_CREATE
-            | apsw.SQLITE_OPEN_URI,
-        )
+        connection = apsw.Connection(view_uri(view), flags=flags)
     except BaseException:
-        vfs.forget(number)
         view.close()
         raise
     add_functions(connection)
     return connection
+
+
+def view_uri(view: View) -> str:
+    """Return a URI that stands for a view, and can be opened once."""
+    number = the_vfs(_open_uri).expect(view)
+    return f"file:{quote(view.store.name)}?vfs={VFS_NAME}&view={number}"
 
 
 def replica_uri(

@@ -156,6 +156,19 @@ class Planner:
             return self._make(current, steps) if steps else current
         return self.settle(Wanted())
 
+    def lead(self, current: PageMap, txid: int) -> PageMap | None:
+        """Return the map of a later state that begins with this one, None if none does.
+
+        Raises as ``settle``.
+        """
+        steps = continue_plan(self._known(self._store.list_all()), current.txid, txid)
+        if steps is None:
+            return None
+        try:
+            return self._make(current, steps)
+        except DamagedFileError as error:
+            raise error.error from None
+
     def _make(self, found: PageMap | None, plan: Sequence[FileInfo]) -> PageMap:
         """Open the files that are not known yet, and apply all."""
         missing = [info for info in plan if _key(info) not in self._parts]

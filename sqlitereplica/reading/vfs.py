@@ -44,11 +44,6 @@ class ReplicaVFS(apsw.VFS):
             self._waiting[number] = view
         return number
 
-    def forget(self, number: str) -> None:
-        """Do not wait for that view any more."""
-        with self._lock:
-            self._waiting.pop(number, None)
-
     def xFullPathname(self, name: str) -> str:  # noqa: N802
         """The name as it is: it is in no folder."""
         return name

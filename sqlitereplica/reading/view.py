@@ -164,6 +164,16 @@ class View:
         self._move(found)
         self.seen = self._clock()
 
+    def share(self, other: View) -> None:
+        """Let the later one of two views of a replica go on from the map of the other.
+
+        Then pages that are the same in both come from the same files, as far as can be.
+        """
+        earlier, later = sorted((self, other), key=lambda view: view.map.txid)
+        found = earlier._planner.lead(earlier.map, later.map.txid)
+        if found is not None:
+            later.map = found
+
     def _warn(self, action: str, what: str, why: Exception) -> None:
         name = self.store.name
         extra = {"action": f"read-{action}", "replica": name}

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from support.mutants_follow import FOLLOW_MUTANTS
 from support.mutants_lease import LEASE_MUTANTS
+from support.mutants_reading import READING_MUTANTS
 from support.mutants_replica import REPLICA_MUTANTS
 from support.mutants_source import SOURCE_MUTANTS
 
 __all__ = ["MUTANTS"]
 
-MUTANTS = (*SOURCE_MUTANTS, *REPLICA_MUTANTS, *LEASE_MUTANTS, *FOLLOW_MUTANTS)
+MUTANTS = (
+    *SOURCE_MUTANTS,
+    *REPLICA_MUTANTS,
+    *LEASE_MUTANTS,
+    *FOLLOW_MUTANTS,
+    *READING_MUTANTS,
+)

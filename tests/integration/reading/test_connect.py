@@ -75,6 +75,17 @@ def test_transaction_sees_one_state(recording: Recording, tmp_path: Path) -> Non
         assert rows(connection, "PRAGMA integrity_check") == [("ok",)]
 
 
+def test_change_that_leaves_the_size_is_seen(
+    recording: Recording, tmp_path: Path
+) -> None:
+    """Pages that SQLite holds in memory are dropped, whatever else stays the same."""
+    with closing(connect(tmp_path / "replica", refresh=0)) as connection:
+        value = "SELECT b FROM t WHERE id = 3"
+        for number in (5, 6, 7):
+            recording.commit(f"UPDATE t SET b = {number} WHERE id = 3")
+            assert rows(connection, value) == [(number,)]
+
+
 def test_change_of_the_schema_reaches_prepared_statements(
     recording: Recording, tmp_path: Path
 ) -> None:
