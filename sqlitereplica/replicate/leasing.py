@@ -299,11 +299,6 @@ class Leasing:
             cause=None if self.error is None else str(self.error),
         )
 
-    def wait_held(self, timeout: float | None) -> bool:
-        """Wait until this host may begin; False if not in time, or not any more."""
-        self.held.wait(timeout)
-        return self.held.is_set() and not self._stopping
-
     # -- the thread ------------------------------------------------------------------
 
     def begin(self) -> None:
@@ -317,7 +312,6 @@ class Leasing:
         """
         self._stopping = True
         self._wakeup.set()
-        self.held.set()  # for who waits: it is over
         if self._thread.is_alive():
             self._thread.join(timeout)
         if not self.entry.done():

@@ -9,7 +9,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 
 from sqlitereplica.capture import Capture, TableFile
-from sqlitereplica.errors import PosMismatchError, SyncTimeoutError
+from sqlitereplica.errors import (
+    PosMismatchError,
+    SQLiteReplicaError,
+    SyncTimeoutError,
+)
 from sqlitereplica.replicate.anyworker import AnyWorker
 from sqlitereplica.replicate.bookmark import Position
 from sqlitereplica.replicate.calls import Call, Pending
@@ -48,6 +52,8 @@ class Running:
         """Make everything; ``begin`` sets it going. ``copy`` names the copy of SQLite."""
         self.options, self.meta = options, meta
         self._phase = threading.Lock()
+        self._going = threading.Event()
+        """Set when it replicates, and when it never will."""
         self._is_going = self._is_ended = False
         self._deadline = 0.0
         self.leasing, self._turn = self._make_turn(copy)
@@ -157,6 +163,7 @@ class Running:
             driver().add(self.engine)
             housekeeper().add(line.history for line in self.lines)
             self._is_going = True
+            self._going.set()
 
     def end(self, timeout: float) -> None:
         """Stop the threads and let the database go; waits up to ``timeout`` seconds.
@@ -168,6 +175,7 @@ class Running:
         desk().remove(self)  # first: no peer is to be told that we stop
         with self._phase:
             self._is_ended = True
+            self._going.set()
         if self._turn is not None:
             self._turn.end(max(0.1, timeout))
         if not self._is_going:
@@ -251,25 +259,34 @@ class Running:
         """
         leasing = self.leasing
         if leasing is None:
-            return None
+            return
         end = None if timeout is None else time.monotonic() + timeout
-        if not leasing.wait_held(timeout):
-            raise leasing.held_by_another()
+        self._going.wait(timeout)
+        if not self._is_going:
+            raise self._not_our_turn(leasing, timeout, None)
+        if not is_ready(self.options.path):
+            return
         left = None if end is None else max(0.0, end - time.monotonic())
-        if not is_ready(self.options.path) and not self.options.standby:
-            return None
         try:
             leasing.entry.result(left)
         except FutureTimeoutError as late:
-            if leasing.entry.done():
-                return leasing.entry.result()
-            turn = self._turn
-            why = self.lines[0].worker.health.error or (turn and turn.follow_error)
-            raise SyncTimeoutError(
-                timeout or 0.0,
-                pending=(leasing.replica,),
-                cause=str(why) if why else None,
-            ) from (why or late)
+            if not leasing.entry.done():
+                error = self.lines[0].worker.health.error
+                raise self._not_our_turn(leasing, timeout, error) from late
+            leasing.entry.result()
+
+    def _not_our_turn(
+        self, leasing: Leasing, timeout: float | None, error: Exception | None
+    ) -> SQLiteReplicaError:
+        """The error for who waited in vain: for another host, or for this one."""
+        if not leasing.is_open():
+            return leasing.held_by_another()
+        why = error or (self._turn and self._turn.follow_error)
+        return SyncTimeoutError(
+            timeout or 0.0,
+            pending=(leasing.replica,),
+            cause=str(why) if why else None,
+        )
 
     def position(self) -> Position:
         """Everything that is committed now."""
