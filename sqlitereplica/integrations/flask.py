@@ -84,6 +84,10 @@ class SQLiteReplica:
         """Those of the current application, by name."""
         return _databases_of(None).replicators
 
+    def replicators_of(self, app: Flask) -> Replicators:
+        """Those of an application, for what is around it, such as the output gate."""
+        return _databases_of(app).replicators
+
     @property
     def replicator(self) -> Replicator:
         """That of the current application, if it has one database.

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlalchemy.orm import Session, SessionTransaction, scoped_session, sessionmaker
 from sqlalchemy.util import await_only
 
-from sqlitereplica.replicate import Replicator
+from sqlitereplica.replicate import Replicator, Require
 from sqlitereplica.replicate.options import ReplicaLike
 
 __all__ = ["Sessions", "replicator_of", "sync_on_commit"]
@@ -72,7 +72,11 @@ def _connect_of(dialect: Any) -> Callable[[str], Any]:
 
 
 def sync_on_commit(
-    sessions: Sessions, replicator: Replicator, *, timeout: float | None = 30.0
+    sessions: Sessions,
+    replicator: Replicator,
+    *,
+    timeout: float | None = 30.0,
+    require: Require | None = None,
 ) -> None:
     """Let every commit of these sessions return only when it is durable in the replicas.
 
@@ -87,13 +91,14 @@ def sync_on_commit(
             ``async_sessionmaker``. Sessions that it made before are not affected.
         replicator: Of the database that they commit to.
         timeout: Seconds to wait; None for as long as it takes.
+        require: How many replicas must confirm, if not what the Replicator says.
     """
 
     def wait() -> None:
-        replicator.sync(timeout)
+        replicator.sync(timeout, require=require)
 
     def wait_async() -> None:
-        await_only(replicator.sync_async(timeout))
+        await_only(replicator.sync_async(timeout, require=require))
 
     if isinstance(sessions, async_sessionmaker):
         _listen(_own_class(sessions), wait_async)

@@ -239,6 +239,20 @@ def test_runserver_goes_on_after_a_reload(shop: Shop) -> None:
             assert chain[answer["entry"] - 1][1] in names
 
 
+def test_gate_holds_every_answer_of_a_view_that_wrote(shop: Shop) -> None:
+    """No view asks for durability, and yet every answered order survives SIGKILL."""
+    application = "shop.gated_wsgi"
+    with shop.serve("--workers", "2", application=application) as server:
+        plain = Clients(server.port, lambda c, n: f"/order/c{c}-{n}", threads=4)
+        with plain as clients:
+            clients.wait_for(40)
+            server.kill()
+    chain = chain_of(shop.restored())
+    for path, answer in clients.answered.items():
+        reference = path.removeprefix("/order/")
+        assert chain[answer["entry"] - 1][1] == f"order {reference}"
+
+
 def test_health_is_503_while_a_replica_is_away(shop: Shop) -> None:
     """A load balancer is told, and told again when all is well; details are not."""
     with shop.serve() as server:

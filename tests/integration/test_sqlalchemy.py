@@ -206,8 +206,13 @@ def test_only_the_commit_of_the_whole_transaction_waits(
     maker = sessionmaker(engine)
     replicator = replicator_of(engine, replica_store.replica)
     waits: list[float | None] = []
-    replicator.sync = waits.append  # type: ignore[method-assign, assignment]
-    sync_on_commit(maker, replicator, timeout=7)
+
+    def sync(timeout: float | None, *, require: str | None) -> None:
+        assert require == "any"
+        waits.append(timeout)
+
+    replicator.sync = sync  # type: ignore[method-assign, assignment]
+    sync_on_commit(maker, replicator, timeout=7, require="any")
     with maker() as session:
         with session.begin_nested():
             session.execute(INSERT, {"x": 1})
