@@ -145,7 +145,9 @@ class Capture:
         Raises:
             DatabaseStateError: continuity is lost; ``detach`` and ``attach`` again.
         """
-        tail = self._parts()[1]
+        source, tail = self._parts()
+        # Before the WAL: what is in it may be another file's from the move on.
+        source.check_place()
         before = tail.captured
         tail.step()
         due = self._clock() - self._checked_at >= _CHECK_EVERY

@@ -43,13 +43,14 @@ def _user_of(files: set[_FileId]) -> str | None:
     """Name a process that uses one of the files."""
     # Imported here: that part brings apsw with it.
     from sqlitereplica.sqlite.descriptors import is_open_here
+    from sqlitereplica.sqlite.openfiles import open_files, other_processes
 
     if any(map(is_open_here, files)):
         return "this process"
     for pid in _lockers(files):
         return f"process {pid}" if pid > 0 else "another process"
-    for pid in _others():
-        if not files.isdisjoint(_open_files(pid)):
+    for pid in other_processes():
+        if not files.isdisjoint(open_files(pid)):
             return f"process {pid}"
     return None
 
@@ -70,29 +71,3 @@ def _lockers(files: set[_FileId]) -> Iterator[int]:
         fields = line.replace("->", "").split()
         if len(fields) > 5 and fields[5] in names:
             yield int(fields[4])
-
-
-def _others() -> Iterator[int]:
-    """Yield the other processes that can be seen."""
-    try:
-        entries = os.listdir("/proc")
-    except OSError:
-        return
-    for entry in entries:
-        if entry.isdigit() and int(entry) != os.getpid():
-            yield int(entry)
-
-
-def _open_files(pid: int) -> Iterator[_FileId]:
-    """Yield the files that a process has open, none if we may not know."""
-    folder = f"/proc/{pid}/fd"
-    try:
-        entries = os.listdir(folder)
-    except OSError:  # ended, or another user's
-        return
-    for entry in entries:
-        try:
-            status = os.stat(f"{folder}/{entry}")
-        except OSError:  # closed since it was listed
-            continue
-        yield status.st_dev, status.st_ino

@@ -232,6 +232,8 @@ def _refuse(path: str, copy: str, *, opened: bool) -> None:
     key = file_id(path) if path else None
     with _lock:
         found = _guards.get(key) if key is not None else None
+    if found is not None and file_id(found.path) not in (key, None):
+        return  # it was replaced, and another file has got the number of its inode
     if found is not None and found.copy not in (copy, "unknown"):
         if opened:
             found.tripped = copy

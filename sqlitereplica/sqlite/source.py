@@ -20,6 +20,7 @@ from contextlib import ExitStack
 from sqlitereplica.errors import DatabaseStateError
 from sqlitereplica.sqlite import descriptors, hazards
 from sqlitereplica.sqlite.connection import Connect, SourceBusyError, SourceConnection
+from sqlitereplica.sqlite.leftover import Leftover
 from sqlitereplica.sqlite.wal import FRAME_HEADER_SIZE, frame_offset
 from sqlitereplica.sqlite.walindex import WalIndex, read_wal_index
 
@@ -147,6 +148,17 @@ class SourceDatabase:
                 kind="unreadable",
             ) from error
 
+    def check_place(self) -> None:
+        """Look whether this is still the file at ``path``: one ``stat``.
+
+        Raises:
+            DatabaseStateError: ``kind`` ``"replaced"``; attach anew.
+        """
+        if descriptors.file_id(self.path) != self._db_key:
+            raise DatabaseStateError(
+                f"{self.path} was replaced or removed", path=self.path, kind="replaced"
+            )
+
     def check(self) -> None:
         """Look whether this is still the database at ``path``; three ``stat`` calls.
 
@@ -154,10 +166,7 @@ class SourceDatabase:
             DatabaseStateError: ``kind`` ``"replaced"`` or ``"wal-lost"``; attach anew.
             MixedSQLiteCopiesError: another copy of SQLite came to the file.
         """
-        if descriptors.file_id(self.path) != self._db_key:
-            raise DatabaseStateError(
-                f"{self.path} was replaced or removed", path=self.path, kind="replaced"
-            )
+        self.check_place()
         for suffix, key in (("-wal", self._wal_key), ("-shm", self._shm_key)):
             if descriptors.file_id(self.path + suffix) != key:
                 raise DatabaseStateError(
@@ -194,9 +203,19 @@ class SourceDatabase:
             descriptors.release(key)
 
     def close(self) -> None:
-        """Close the connections; descriptors stay as long as the module's text says."""
+        """Close the connections; descriptors stay as long as the module's text says.
+
+        If another file has the database's name now, its WAL is taken away.
+
+        Raises:
+            DatabaseStateError: ``kind`` ``"mixed-wal"``: that file is in use with it.
+        """
         with ExitStack() as stack:
             stack.callback(self.let_go)
+            leftover = self._leftover()
+            if leftover is not None:
+                stack.callback(leftover.remove)
+                leftover.empty(self._connections)
             if self._guard is not None:
                 mixed = self._guard.tripped is not None
                 hazards.unguard(self._guard)
@@ -206,6 +225,15 @@ class SourceDatabase:
             for connection in self._connections:
                 stack.callback(connection.close)
             self._connections.clear()
+
+    def _leftover(self) -> Leftover | None:
+        """What has to be taken away, if the database was replaced by another file."""
+        is_whole = len(self._keys) == 2 and self._wal >= 0 and self._connections
+        if not is_whole or descriptors.file_id(self.path) in (None, self._db_key):
+            return None
+        if self._guard is not None and self._guard.tripped is not None:
+            return None  # another copy of SQLite is on the files: nothing is certain
+        return Leftover(self.path, self._wal_key, self._shm_key)
 
     def _park(self) -> None:
         """Let go of the connections without closing them, for the process's life.

@@ -245,11 +245,10 @@ def test_locks_alone_tell_that_a_database_is_open(
     replica: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where other processes' files are hidden, the list of locks is enough in WAL mode."""
-    from sqlitereplica.restore import busy
-    from sqlitereplica.sqlite import descriptors
+    from sqlitereplica.sqlite import descriptors, openfiles
 
     monkeypatch.setattr(descriptors, "is_open_here", lambda key: False)
-    monkeypatch.setattr(busy, "_others", lambda: iter(()))
+    monkeypatch.setattr(openfiles, "other_processes", lambda: iter(()))
     with opened(target) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("CREATE TABLE old(a)")

@@ -11,7 +11,24 @@ GROWTH = "tests/integration/capture/test_capture_growth.py::"
 DELTAS = "tests/integration/engine/test_engine_deltas.py::"
 SOURCE = "tests/integration/engine/test_engine_source.py::"
 
+REPLACED = "tests/integration/lifecycle/test_replaced_database.py::"
+
 SOURCE_MUTANTS = (
+    Mutant(
+        "the WAL of a database that was replaced is left beside the new one",
+        "sqlite/source.py",
+        "                stack.callback(leftover.remove)\n"
+        "                leftover.empty(self._connections)\n",
+        "                pass\n",
+        REPLACED + "test_moved_over_the_database_at_rest",
+    ),
+    Mutant(
+        "the WAL is looked at before the database's name",
+        "capture/capture.py",
+        "        source.check_place()\n",
+        "",
+        REPLACED + "test_sync_after_a_move_is_of_the_new_file",
+    ),
     Mutant(
         "growth pages that were never written are left out (#1199)",
         "capture/capture.py",
