@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
@@ -41,7 +41,7 @@ class Location:
     protocol: str
     root: str
     name: str
-    options: Mapping[str, Any]
+    options: Mapping[str, Any] = field(repr=False)
 
     def below(self, path: str | None) -> Location:
         """The place of a folder in it; itself without one."""
@@ -183,12 +183,15 @@ def _refuse_rest(parts: SplitResult, mark: str) -> None:
     if mark == "@":
         raise ValueError("credentials go in storage_options, not in an S3 URL")
     if mark:
+        shown = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
         raise ValueError(
-            f"write {mark!r} in the path of a URL as '%{ord(mark):X}': {parts.geturl()!r}"
+            f"write {mark!r} in the path of a URL as '%{ord(mark):X}': {shown!r}"
         )
 
 
-def make_filesystem(location: Location) -> AbstractFileSystem:
+def make_filesystem(
+    location: Location, credentials: Mapping[str, Any] | None = None
+) -> AbstractFileSystem:
     """The fsspec filesystem; makes no request (SFTP's and some others connect).
 
     It is not shared with the application, which may have other settings.
@@ -198,11 +201,12 @@ def make_filesystem(location: Location) -> AbstractFileSystem:
             cannot connect.
     """
     # Some connect at once, and fail in ways of their own.
-    with translated("open", location.name, secrets_in(location.options)):
+    options = {**location.options, **(credentials or {})}
+    with translated("open", location.name, secrets_in(options)):
         try:
             if location.protocol == "s3":
-                return _make_s3(dict(location.options))
-            options = {"skip_instance_cache": True, **location.options}
+                return _make_s3(options)
+            options = {"skip_instance_cache": True, **options}
             return filesystem(location.protocol, **options)
         except (ImportError, ValueError, TypeError) as error:
             raise _not_made(location.name, error) from error

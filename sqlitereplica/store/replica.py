@@ -11,6 +11,7 @@ from fsspec import AbstractFileSystem
 
 from sqlitereplica.durations import Duration
 from sqlitereplica.policy import Retention
+from sqlitereplica.store.credentials import Credentials
 from sqlitereplica.store.location import locate
 from sqlitereplica.store.pins import Pin, delete_pin, list_pins, put_pin
 from sqlitereplica.store.store import LTXStore
@@ -36,6 +37,9 @@ class Replica:
     """What it is called in status and logs; by default its URL without secrets."""
     retention: Retention | Duration | None = None
     """Which restore points stay here; by default the Replicator's. ``"30d"`` is a window."""
+    credentials: Credentials | None = None
+    """Answers with further storage options, such as ``key``, ``secret`` and ``token``. It is
+    called when the store is opened, and again whenever the store refuses what it gave."""
 
     def __post_init__(self) -> None:
         """Refuse at once what could never be opened."""
@@ -46,7 +50,7 @@ class Replica:
             raise ValueError(
                 "a filesystem needs a folder: pass Replica(filesystem, path=...)"
             )
-        elif self.storage_options:
+        elif self.storage_options or self.credentials:
             raise ValueError("storage_options are for a URL: this has its own")
 
     def __repr__(self) -> str:
@@ -70,7 +74,10 @@ class Replica:
             StoreError: the filesystem cannot be made.
         """
         return LTXStore.open(
-            self.url, path=self.path, storage_options=self.storage_options
+            self.url,
+            path=self.path,
+            storage_options=self.storage_options,
+            credentials=self.credentials,
         )
 
     # -- pins ------------------------------------------------------------------------

@@ -7,7 +7,13 @@ from typing import Any
 
 from s3fs import S3FileSystem
 
+from sqlitereplica.store.credentials import Rotation
+from sqlitereplica.store.translate import is_refusal
+
 __all__ = ["QuietS3FileSystem"]
+
+_CLOSE_AFTER = 120.0
+"""Seconds; requests under way with credentials of before may go on so long."""
 
 
 class QuietS3FileSystem(S3FileSystem):  # type: ignore[misc]
@@ -16,7 +22,30 @@ class QuietS3FileSystem(S3FileSystem):  # type: ignore[misc]
     s3fs keeps its connections on an event loop of fsspec's. When one of its filesystems
     is collected in a thread with another running loop, as after a ``restore`` in a
     coroutine, it closes them on that one, which fails with a traceback in the log.
+
+    With a ``rotation`` a request that is refused is made again with new credentials.
     """
+
+    rotation: Rotation | None = None
+
+    async def _call_s3(self, method: str, *arguments: Any, **options: Any) -> Any:
+        rotation = self.rotation
+        if rotation is None:
+            return await super()._call_s3(method, *arguments, **options)
+        version, client = rotation.version, self._s3
+        try:
+            return await super()._call_s3(method, *arguments, **options)
+        except Exception as error:
+            # In another thread: it may ask a server, and this one serves all stores.
+            refused = is_refusal(error)
+            if not refused or not await asyncio.to_thread(
+                rotation.renew, self, version
+            ):
+                raise
+        if client is not None and self._s3 is not client:
+            later = asyncio.get_running_loop().call_later
+            later(_CLOSE_AFTER, lambda: self.close_session(self.loop, client))
+        return await super()._call_s3(method, *arguments, **options)
 
     @staticmethod
     def close_session(loop: asyncio.AbstractEventLoop | None, s3: Any) -> None:

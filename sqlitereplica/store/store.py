@@ -35,6 +35,8 @@ from fsspec import AbstractFileSystem
 from sqlitereplica.errors import AnotherWriterError, InvalidFileError, StoreError
 from sqlitereplica.ltx import HEADER_SIZE, MAX_LEVEL, FileInfo, Header
 from sqlitereplica.store import local
+from sqlitereplica.store.attempts import Attempts, Sent
+from sqlitereplica.store.credentials import Credentials, Rotation
 from sqlitereplica.store.generations import (
     KINDS,
     GenerationFile,
@@ -54,7 +56,7 @@ from sqlitereplica.store.reader import StoreReader
 from sqlitereplica.store.remote import Remote
 from sqlitereplica.store.retry import RetryPolicy
 from sqlitereplica.store.side import SideFile, side_files, side_key
-from sqlitereplica.store.translate import http_status, secrets_in, translated
+from sqlitereplica.store.translate import is_conflict
 
 __all__ = ["LTXStore"]
 
@@ -76,6 +78,7 @@ class LTXStore:
         root: str,
         *,
         name: str | None = None,
+        rotation: Rotation | None = None,
         layout: Layout | None = None,
         retry: RetryPolicy | None = None,
         sleep: Callable[[float], None] = time.sleep,
@@ -86,12 +89,16 @@ class LTXStore:
         self._protocol = protocol
         self._is_local = protocol in ("file", "local")
         self._remote = Remote(fs, protocol)
-        self._secrets = secrets_in(fs.storage_options)
+        self.attempts = Attempts(
+            fs,
+            protocol,
+            rotation=rotation,
+            retry=retry or RetryPolicy(),
+            sleep=sleep,
+            rng=rng,
+        )
         self.name = name or f"{protocol}://{self._root}"
         self._layout = layout or layout_for(protocol)
-        self._retry = retry or RetryPolicy()
-        self._sleep, self._rng = sleep, rng
-        self.requests: Counter[str] = Counter()
         self._prepared: set[Path] = set()
         self._lock = threading.Lock()
 
@@ -102,6 +109,7 @@ class LTXStore:
         *,
         path: str | None = None,
         storage_options: Mapping[str, Any] | None = None,
+        credentials: Credentials | None = None,
         **settings: Any,
     ) -> Self:
         """A store at a URL, in a folder, or at ``path`` on a filesystem.
@@ -115,12 +123,22 @@ class LTXStore:
                 raise ValueError(
                     "a filesystem needs a folder: pass Replica(filesystem, path=...)"
                 )
-            if storage_options:
+            if storage_options or credentials:
                 raise ValueError("storage_options are for a URL: this has its own")
             return cls(where, root_on(where, path), **settings)
         location = locate(where, storage_options).below(path)
-        fs = make_filesystem(location)
+        if credentials is None:
+            fs = make_filesystem(location)
+        else:
+            make = partial(make_filesystem, location)
+            rotation = settings["rotation"] = Rotation(credentials, make, location.name)
+            fs = rotation.open()
         return cls(fs, location.root, name=location.name, **settings)
+
+    @property
+    def requests(self) -> Counter[str]:
+        """Operations tried so far, by kind."""
+        return self.attempts.requests
 
     def __repr__(self) -> str:
         return f"LTXStore({self.name!r})"
@@ -260,7 +278,7 @@ class LTXStore:
                 could not be brought to disk: it must be made anew.
         """
         key = self._layout.key(self._root, level, min_txid, max_txid)
-        self._run("put", key, lambda: self._put(key, data, timestamp))
+        self._run("put", key, lambda: self._put(key, data, timestamp), sent=data)
         size = len(data) if isinstance(data, bytes) else data.stat().st_size
         return FileInfo(level, min_txid, max_txid, size, timestamp)
 
@@ -307,7 +325,7 @@ class LTXStore:
             if self._remote.create(key, data, metadata):
                 return
         except Exception as error:
-            if not _is_conflict(error):
+            if not is_conflict(error):
                 raise
             conflict = error
         # Twice: one bad read is no reason to stop for good.
@@ -423,7 +441,7 @@ class LTXStore:
 
     def lease_object(self) -> LeaseObject | None:
         """What says who may write here; None where no kind of it can be."""
-        return lease_object(self._fs, self._root, self._protocol, self._secrets)
+        return lease_object(self._fs, self._root, self._protocol, self.attempts.secrets)
 
     # -- Litestream 0.3 --------------------------------------------------------------
 
@@ -465,25 +483,10 @@ class LTXStore:
     def _key(self, info: FileInfo) -> str:
         return self._layout.key(self._root, info.level, info.min_txid, info.max_txid)
 
-    def _run(self, operation: str, key: str, action: Callable[[], T]) -> T:
-        pauses = self._retry.pauses(self._rng)
-        while True:
-            with self._lock:
-                self.requests[operation] += 1
-            try:
-                with translated(operation, key, self._secrets):
-                    return action()
-            except StoreError as error:
-                again = error.transient and error.kind != "source"
-                pause = next(pauses, None) if again else None
-                if pause is None:
-                    raise
-                self._sleep(pause)
-
-
-def _is_conflict(error: BaseException) -> bool:
-    """True when a create-only write was refused because the name is taken."""
-    return isinstance(error, FileExistsError) or http_status(error) == 412
+    def _run(
+        self, operation: str, key: str, action: Callable[[], T], sent: Sent = b""
+    ) -> T:
+        return self.attempts.run(operation, key, action, sent)
 
 
 def _slice(data: bytes | Path, start: int, end: int) -> bytes:

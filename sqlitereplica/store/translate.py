@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import quote
 
 from sqlitereplica.errors import SQLiteReplicaError, StoreError
 
-__all__ = ["http_status", "is_missing_bucket", "secrets_in", "translated"]
+__all__ = [
+    "http_status",
+    "is_conflict",
+    "is_missing_bucket",
+    "is_refusal",
+    "secrets_in",
+    "surrounding",
+    "translated",
+]
 
 _PERMANENT_STATUS = frozenset({400, 401, 403, 404, 405, 411, 412, 501})
 _TRANSIENT_CODES = frozenset(
@@ -40,6 +50,19 @@ _PERMANENT_NAMES = frozenset(
     }
 )
 """botocore's errors about the configuration, by name: it is not imported for them."""
+_REFUSALS = frozenset(
+    {
+        "AccessDenied",
+        "AuthFailure",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidAccessKeyId",
+        "InvalidToken",
+        "SignatureDoesNotMatch",
+        "TokenRefreshRequired",
+    }
+)
+"""What S3 says when it does not take the credentials, some of it with status 400."""
 _HINTS = {
     "NoCredentials": "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or"
     " pass storage_options={'key': ..., 'secret': ...}",
@@ -85,16 +108,48 @@ def translated(
     """
     try:
         yield
-    except SQLiteReplicaError:
+    except SQLiteReplicaError as error:
+        error.__cause__ = _harmless(error.__cause__, secrets)
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  (raised below, as ours)
         raise StoreError(
             f"{operation} {key}: {_redacted(_explain(error, key), secrets)}",
             operation=operation,
             key=key,
             transient=_is_transient(error),
             kind=_kind(error),
-        ) from error
+        ) from _harmless(error, secrets)
+
+
+class _ForeignError(Exception):
+    """Stands for an exception of another library whose text held a secret."""
+
+    def __init__(self, text: str, status_code: int | None, refusal: bool) -> None:
+        super().__init__(text)
+        self.status_code, self.is_refusal = status_code, refusal
+
+
+def _harmless(
+    error: BaseException | None, secrets: Collection[str]
+) -> BaseException | None:
+    """The error and what led to it, or stand-ins for all of them if one shows a secret."""
+    chain = list(_causes(error))
+    if all(_redacted(text, secrets) == text for text in map(_shown, chain)):
+        return error
+    cause: BaseException | None = None
+    for link in reversed(chain):
+        text = f"{type(link).__name__}: {link}"
+        stand_in = _ForeignError(
+            _redacted(text, secrets), http_status(link), is_refusal(link)
+        )
+        stand_in.__cause__, stand_in.__traceback__ = cause, link.__traceback__
+        cause = stand_in
+    return cause
+
+
+def _shown(error: BaseException) -> str:
+    """All that a traceback, or a curious logger, shows of an exception."""
+    return f"{error} {error!r} {getattr(error, '__notes__', '')}"
 
 
 def secrets_in(options: Mapping[str, Any]) -> frozenset[str]:
@@ -103,16 +158,37 @@ def secrets_in(options: Mapping[str, Any]) -> frozenset[str]:
     for name, value in options.items():
         if isinstance(value, Mapping):
             found |= secrets_in(value)
-        elif _SECRET_NAME.search(name) and len(str(value)) >= _SHORTEST_SECRET:
+        elif _SECRET_NAME.search(name) and isinstance(value, str | int):
             found.add(str(value))
-    return frozenset(found)
+    return frozenset(text for text in found if len(text) >= _SHORTEST_SECRET)
+
+
+def surrounding(protocol: str) -> frozenset[str]:
+    """Secrets that AWS's libraries find in the environment."""
+    if protocol not in ("s3", "s3a"):
+        return frozenset()
+    names = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+    return frozenset(filter(None, (os.environ.get(name) for name in names)))
 
 
 def _redacted(text: str, secrets: Collection[str]) -> str:
-    for secret in secrets:
-        text = text.replace(secret, "***")
+    for secret in sorted(secrets, key=len, reverse=True):
+        if len(secret) < _SHORTEST_SECRET:
+            continue
+        for form in (secret, quote(secret, safe=""), repr(secret)[1:-1]):
+            text = text.replace(form, "***")
     text = _SECRET_PARAMETER.sub(r"\1=***", text)
     return _USER_IN_URL.sub("://***@", text)
+
+
+def is_refusal(error: BaseException) -> bool:
+    """True when a server, or what is known of it, says that the credentials are wrong."""
+    if _s3_code(error) in _REFUSALS or http_status(error) in (401, 403):
+        return True
+    return any(
+        isinstance(cause, PermissionError) or getattr(cause, "is_refusal", False)
+        for cause in _causes(error)
+    )
 
 
 def http_status(error: BaseException | None) -> int | None:
@@ -130,6 +206,11 @@ def http_status(error: BaseException | None) -> int | None:
         if isinstance(status, int):
             return status
     return None
+
+
+def is_conflict(error: BaseException) -> bool:
+    """True when a create-only write was refused because the name is taken."""
+    return isinstance(error, FileExistsError) or http_status(error) == 412
 
 
 def is_missing_bucket(error: BaseException) -> bool:

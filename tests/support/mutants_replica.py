@@ -315,6 +315,13 @@ REPLICA_MUTANTS = (
         "tests/unit/store/test_store_generations.py::test_time_is_rounded_up",
     ),
     Mutant(
+        "the cause of an error keeps its secret",
+        "store/translate.py",
+        ") from _harmless(error, secrets)",
+        ") from error",
+        "tests/unit/store/test_store_translate.py::test_message_shows_no_secret",
+    ),
+    Mutant(
         "the gate lets an answer go although something was committed",
         "integrations/gate.py",
         "if old is None or old != new], now",

@@ -18,9 +18,10 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
+import botocore.session  # type: ignore[import-untyped]
 import s3fs
 
-__all__ = ["S3Server", "start_s3_server"]
+__all__ = ["Identity", "S3Server", "start_s3_server"]
 
 _START_SECONDS = 40.0
 _GRPC_ABOVE = 10_000
@@ -78,6 +79,38 @@ class S3Server:
         return name
 
 
+class Identity:
+    """A user of the server whose access keys come and go, by the API of AWS's IAM."""
+
+    def __init__(self, server: S3Server) -> None:
+        self.name = f"user-{secrets.token_hex(4)}"
+        self._client = botocore.session.get_session().create_client(
+            "iam",
+            endpoint_url=server.endpoint,
+            region_name=server.region,
+            aws_access_key_id=server.key,
+            aws_secret_access_key=server.secret,
+        )
+        self._client.create_user(UserName=self.name)
+        statement = {"Effect": "Allow", "Action": ["s3:*"], "Resource": ["*"]}
+        self._client.put_user_policy(
+            UserName=self.name,
+            PolicyName="all",
+            PolicyDocument=json.dumps(
+                {"Version": "2012-10-17", "Statement": [statement]}
+            ),
+        )
+
+    def new_key(self) -> dict[str, str]:
+        """A further key, as options for s3fs."""
+        made = self._client.create_access_key(UserName=self.name)["AccessKey"]
+        return {"key": made["AccessKeyId"], "secret": made["SecretAccessKey"]}
+
+    def revoke(self, options: Mapping[str, str]) -> None:
+        """Delete a key."""
+        self._client.delete_access_key(UserName=self.name, AccessKeyId=options["key"])
+
+
 @contextmanager
 def start_s3_server(folder: Path) -> Iterator[S3Server]:
     """Run a server on an empty folder; it is killed at the end.
@@ -132,6 +165,7 @@ def _start(home: Path) -> tuple[subprocess.Popen[bytes], S3Server]:
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
         "-s3.autoCreateBucket=false",
+        "-s3.iam.readOnly=false",
     ]
     environment = {
         "HOME": str(home),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import traceback
+from urllib.parse import quote
 
 import pytest
 from aiohttp import ClientPayloadError
@@ -16,7 +18,7 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
 from s3fs.errors import translate_boto_error
 
 from sqlitereplica.errors import InvalidFileError, StoreError
-from sqlitereplica.store.translate import secrets_in, translated
+from sqlitereplica.store.translate import is_refusal, secrets_in, translated
 
 
 def told(error: Exception, secrets: frozenset[str] = frozenset()) -> StoreError:
@@ -24,7 +26,8 @@ def told(error: Exception, secrets: frozenset[str] = frozenset()) -> StoreError:
     with pytest.raises(StoreError) as caught:
         with translated("put", "bucket/key", secrets):
             raise error
-    assert caught.value.__cause__ is error
+    cause = caught.value.__cause__
+    assert cause is error or type(cause).__name__ == "_ForeignError"
     assert (caught.value.operation, caught.value.key) == ("put", "bucket/key")
     return caught.value
 
@@ -165,6 +168,53 @@ def test_secrets_are_found_wherever_they_are_in_the_options() -> None:
 )
 def test_message_shows_no_secret(text: str) -> None:
     """Neither those that were given nor what looks like one."""
-    message = str(told(OSError(text), frozenset({"HIDDEN-1"})))
-    assert "HIDDEN" not in message
-    assert "***" in message
+    error = told(OSError(text), frozenset({"HIDDEN-1"}))
+    assert "HIDDEN" not in str(error)
+    assert "***" in str(error)
+    assert "HIDDEN" not in "".join(traceback.format_exception(error))
+
+
+def test_secret_anywhere_in_the_chain_is_shown_nowhere() -> None:
+    """In a cause, in a note, as it stands in URLs; what is known of the error stays."""
+    secret = "pa/ss+wörd='1'"
+    for text in (secret, quote(secret, safe=""), repr(secret)):
+        try:
+            try:
+                raise PermissionError(13, f"no: {text}")
+            except PermissionError as cause:
+                outer = RuntimeError("outer")
+                outer.add_note(f"tried {text}")
+                raise outer from cause
+        except RuntimeError as error:
+            found = told(error, frozenset({secret}))
+        shown = "".join(traceback.format_exception(found))
+        assert text not in shown and "ss+w" not in shown
+        assert "RuntimeError: outer" in shown and "PermissionError" in shown
+        assert is_refusal(s3_error("AccessDenied", 403))
+
+
+def test_cause_without_a_secret_is_kept_as_it_is() -> None:
+    """Whoever looks for botocore's own exception finds it."""
+    error = s3_error("SlowDown", 503)
+    assert told(error, frozenset({"HIDDEN-1"})).__cause__ is error
+
+
+@pytest.mark.parametrize(
+    ("error", "refused"),
+    [
+        (s3_error("ExpiredToken", 400), True),
+        (s3_error("InvalidAccessKeyId", 403), True),
+        (s3_error("AccessDenied", 403), True),
+        (PermissionError(13, "no"), True),
+        (s3_error("SlowDown", 503), False),
+        (s3_error("NoSuchKey", 404), False),
+        (s3_error("PreconditionFailed", 412), False),
+        (ConnectionError("away"), False),
+    ],
+)
+def test_refusal_of_credentials_is_told_from_other_failures(
+    error: Exception, refused: bool
+) -> None:
+    """Only then are new ones asked for; also behind our own error."""
+    assert is_refusal(error) is refused
+    assert is_refusal(told(error)) is refused
