@@ -14,7 +14,7 @@ from support.litestreamvfs import query_by_litestream
 from support.places import Place
 from support.reading import masked, rows
 
-from sqlitereplica import connect
+from sqlitereplica import branch, connect, diff
 from sqlitereplica.restore import reachable_txids
 
 if TYPE_CHECKING:
@@ -100,3 +100,23 @@ def test_we_read_what_litestream_wrote(place: Place, app: sqlite3.Connection) ->
         with closing(connect(place.replica, txid=txid)) as connection:
             assert masked(connection.serialize("main")) == masked(place.at_txid(txid))
             assert rows(connection, "PRAGMA integrity_check") == [("ok",)]
+    check_branch_and_difference(place, app)
+
+
+def check_branch_and_difference(place: Place, app: sqlite3.Connection) -> None:
+    """A branch of what Litestream wrote is its state; differences lead from one to all."""
+    table = "SELECT * FROM t ORDER BY id"
+    with branch(place.replica, place.folder / "branch.db") as made:
+        connection = made.connect()
+        assert rows(connection, table) == app.execute(table).fetchall()
+        connection.execute("DELETE FROM t WHERE id > 5")
+        assert made.finish().is_file()
+    txids = reachable_txids(place.files())
+    with closing(connect(place.replica, txid=txids[2])) as connection:
+        state = dict(rows(connection, table))
+    for row in diff(place.replica, from_txid=txids[2], tables=["t"]):
+        if row.old is not None:
+            assert state.pop(row.old["id"]) == row.old["b"]
+        if row.new is not None:
+            state[row.new["id"]] = row.new["b"]
+    assert sorted(state.items()) == app.execute(table).fetchall()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from support.ltxfiles import make_header
 from support.reading import Clock, open_view, pages_of
 from support.recording import Recording
 from support.replicas import arrange, flipped, memory_store, record
@@ -15,10 +17,13 @@ from sqlitereplica.errors import (
     ChecksumMismatchError,
     InvalidFileError,
     NotRestorableError,
+    PosMismatchError,
     StoreError,
 )
-from sqlitereplica.ltx import FileInfo
+from sqlitereplica.ltx import FileInfo, PageIndex, encode
 from sqlitereplica.reading import parts
+from sqlitereplica.reading.cache import PageCache
+from sqlitereplica.reading.pagemap import Part
 
 
 @pytest.fixture(scope="module")
@@ -320,3 +325,70 @@ def test_other_history_is_planned_anew(
         arrange(other, store, ALL)
         view.begin()
         assert pages_of(view) == other.images[9]
+
+
+@pytest.mark.parametrize("how", ["whole", "checksums"])
+@pytest.mark.parametrize("seed", range(4))
+def test_damage_anywhere_never_gives_wrong_pages(
+    recorded: Recording,
+    store: TroubledStore,
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+    seed: int,
+) -> None:
+    """One bit of one file is flipped: every page is right, or a typed error is raised."""
+    rng = random.Random(f"{how}/{seed}")
+    monkeypatch.setattr(parts, "SMALL_FILE", 1 << 20 if how == "whole" else 0)
+    if how == "whole":
+        files = arrange(recorded, store, [*ALL, (9, 1, 4), (1, 5, 7)])
+    else:
+        files = arrange(recorded, store, [(9, 1, 9)])
+        recorded.publish_sums(9)
+    refused = 0
+    for _ in range(40):
+        info = rng.choice(files)
+        good = store.get(info)
+        overwrite(
+            store, info, flipped(good, rng.randrange(len(good)), rng.randrange(8))
+        )
+        for txid in range(4, 10) if how == "whole" else [9]:
+            try:
+                with closing(open_view(store, txid)) as view:
+                    assert pages_of(view) == recorded.images[txid]
+            except (InvalidFileError, NotRestorableError, PosMismatchError, StoreError):
+                refused += 1
+        overwrite(store, info, good)
+    assert refused
+
+
+def test_replica_of_litestream_03_is_refused_with_the_reason(
+    store: TroubledStore,
+) -> None:
+    """It has no pages to fetch; a restore reads it."""
+    name = f"generations/{'ab' * 8}/snapshots/00000000.snapshot.lz4"
+    store._fs.pipe_file(f"{store._root}/{name}", b"x")
+    with pytest.raises(NotRestorableError, match=r"Litestream 0\.3 wrote") as caught:
+        open_view(store)
+    assert caught.value.kind == "empty"
+
+
+HEADER = make_header(min_txid=2, max_txid=2)
+EMPTY = encode(HEADER, [])
+PART = Part(
+    FileInfo(0, 2, 2, len(EMPTY), 0),
+    HEADER,
+    PageIndex.parse(EMPTY, len(EMPTY)),
+    lambda pgno: None,
+)
+
+
+def test_memory_is_bounded_by_the_size_that_was_asked_for() -> None:
+    """The pages used last stay, and no more than there is room for."""
+    cache = PageCache(10 * (512 + 200))
+    for pgno in range(1, 30):
+        cache.put((PART, pgno), bytes(512))
+        assert cache.get((PART, 1)) is not None
+    kept = [pgno for pgno in range(1, 30) if (PART, pgno) in cache]
+    assert kept == [1, *range(21, 30)]
+    cache.clear()
+    assert cache.get((PART, 1)) is None
