@@ -13,6 +13,7 @@ from sqlitereplica.testing.database import ReplicatedDatabase
 from sqlitereplica.testing.faults import Fault, Operation, Plan, at, only, since
 from sqlitereplica.testing.filesystem import FaultyFileSystem, InjectedError, Record
 from sqlitereplica.testing.ltxfile import LTXFile, image_of
+from sqlitereplica.testing.stepped import SteppedReplicator
 from sqlitereplica.testing.stores import FaultyStore, MemoryStore
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ __all__ = [
     "Plan",
     "Record",
     "ReplicatedDatabase",
+    "SteppedReplicator",
     "SteppingClock",
     "at",
     "image_of",
