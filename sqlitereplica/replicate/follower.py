@@ -9,6 +9,7 @@ an event is reported when a row of failures begins and when it ends, and ``wait`
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import sqlite3
@@ -63,6 +64,12 @@ class FollowerStatus:
     def ok(self) -> bool:
         """True when the file keeps up."""
         return self.state == "following" and self.error is None
+
+
+_EXIT_TIMEOUT = 5.0
+
+_started: set[Follower] = set()
+"""Those that are running, which end before the interpreter does."""
 
 
 class Follower:
@@ -134,6 +141,7 @@ class Follower:
         with self._lock:
             if self._running is None:
                 self._running = self._begin()
+                _started.add(self)
 
     def _begin(self) -> FollowThread:
         copy = copy_of(self._connect)
@@ -162,6 +170,7 @@ class Follower:
             return
         with self._lock:
             running, self._running = self._running, None
+            _started.discard(self)
         if running is not None:
             running.stop(timeout)
 
@@ -229,6 +238,7 @@ class Follower:
         status = self.status()
         with self._lock:
             self._running = None
+            _started.discard(self)
         return status
 
     def status(self) -> FollowerStatus:
@@ -309,3 +319,13 @@ def _name_of(replica: Source, options: Mapping[str, Any] | None) -> str:
 
 def _datetime(seconds: float | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def _stop_all() -> None:
+    """End between two steps at interpreter exit, though a kill would do no harm."""
+    for follower in list(_started):
+        follower.stop(_EXIT_TIMEOUT)
+
+
+# Before the thread pools that fetch ahead shut down: see ``replicator.py``.
+getattr(threading, "_register_atexit", atexit.register)(_stop_all)

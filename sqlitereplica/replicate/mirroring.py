@@ -51,6 +51,8 @@ __all__ = ["MirrorWorker"]
 _BUSY_PAUSE = 0.1
 _BLOCKED_FOR = 1.0
 _LOOK_EVERY = 10.0
+_PATIENCE = 0.04
+"""Seconds; capture calls SQLite in this process, too, and waits that long at most."""
 
 
 class MirrorWorker:
@@ -193,7 +195,12 @@ class MirrorWorker:
                 " Mirror(path, overwrite=True) to have it replaced",
             )
         return LiveFile(
-            path, self._connect, HeldFile(notes), copy=self._copy, reclaim=overwrite
+            path,
+            self._connect,
+            HeldFile(notes),
+            copy=self._copy,
+            reclaim=overwrite,
+            patience=_PATIENCE,
         )
 
     @property

@@ -19,8 +19,13 @@ journal gets its name only when all of it is on disk, so that no power loss show
 it. Whatever fails in 4 is left to that very mechanism; a sync that failed is not tried again.
 
 Readers notice: page 1 has another change counter after each step. They are waited for, not
-stopped: SQLite's lock that keeps new ones out while the present ones finish is held for
-``patience`` at a time only, and in between they get in.
+stopped: SQLite's lock that keeps new ones out while the present ones finish is held for a
+moment at a time only, and in between they get in. The moments grow where readers that
+overlap would keep us out for ever. They begin short, and end at ``patience``, as no other
+call of ours into SQLite, and no fork, happens meanwhile (``sqlite/forking.py``).
+
+A fork in the middle of a step does no harm: the child closes the connection, which changes
+nothing in the file, and of the journal nothing waits in a buffer that it could write again.
 """
 
 from __future__ import annotations
@@ -54,7 +59,7 @@ from sqlitereplica.restore.held import (
     head_of,
     with_head,
 )
-from sqlitereplica.restore.pages import Pages
+from sqlitereplica.restore.pages import Pages, write_at
 from sqlitereplica.sqlite import (
     Connect,
     SourceBusyError,
@@ -68,9 +73,9 @@ from sqlitereplica.sqlite.journal import (
     journal_record,
 )
 
-__all__ = ["PATIENCE", "LiveFile"]
+__all__ = ["LiveFile"]
 
-PATIENCE = 0.2
+_SHORTEST = 0.02
 _RUN_SIZE = 1 << 20
 _MOST_STEP = 1 << 16
 
@@ -86,7 +91,7 @@ class LiveFile:
         *,
         copy: str,
         reclaim: bool = False,
-        patience: float = PATIENCE,
+        patience: float = 0.5,
     ) -> None:
         """Open a database that is there, after SQLite has put right what a crash left.
 
@@ -99,12 +104,12 @@ class LiveFile:
         """
         self.path = path
         self._notes = notes
+        self._patience, self._longest = _SHORTEST, patience
         self._guard: hazards.Guard | None = None
         self._key: descriptors.FileId | None = None
         hazards.check_before_open(path, copy)
         self._connection = SourceConnection(connect, path)
         try:
-            self._connection.execute(f"pragma busy_timeout={round(patience * 1000)}")
             self._connection.begin_read()
             self._connection.rollback()
             self._check_modes(reclaim)
@@ -255,7 +260,7 @@ class LiveFile:
             raise DatabaseStateError(
                 f"{self.path} was replaced or removed", path=self.path, kind="replaced"
             )
-        self._connection.execute("begin exclusive")
+        self._begin()
         try:
             yield
         except BaseException:
@@ -263,6 +268,14 @@ class LiveFile:
             self._undo()
             raise
         self._connection.rollback()
+
+    def _begin(self) -> None:
+        """Take SQLite's exclusive lock; longer each time that it could not be had."""
+        milliseconds = round(self._patience * 1000)
+        self._connection.execute(f"pragma busy_timeout={milliseconds}")
+        self._patience = min(self._longest, 2 * self._patience)
+        self._connection.execute("begin exclusive")
+        self._patience = _SHORTEST
 
     def _undo(self) -> None:
         """Have SQLite put the old state back, if the journal has its name already."""
@@ -324,19 +337,22 @@ class _Change:
         """
         old, goal = self._old, self._goal
         nonce, records = secrets.randbits(32), 0
-        with open(path, "wb") as journal:
-            journal.write(bytes(JOURNAL_HEADER_SIZE))
+        with open(path, "wb", buffering=0) as journal:
+            at, waiting = JOURNAL_HEADER_SIZE, bytearray()
             for pgno, page in chain(self._replaced(), self._cut_off()):
-                journal.write(journal_record(pgno, page, nonce))
+                waiting += journal_record(pgno, page, nonce)
                 records += 1
+                if len(waiting) >= _RUN_SIZE:
+                    at += write_at(journal.fileno(), waiting, at)
+                    waiting = bytearray()
+            write_at(journal.fileno(), waiting, at)
             checksum = EMPTY_CHECKSUM | self._sum
             if goal.checksum not in (0, checksum):
                 raise ChecksumMismatchError(
                     "database", expected=goal.checksum, actual=checksum
                 )
-            journal.seek(0)
-            journal.write(journal_header(records, nonce, old.commit, old.page_size))
-            journal.flush()
+            header = journal_header(records, nonce, old.commit, old.page_size)
+            write_at(journal.fileno(), header, 0)
             os.fsync(journal.fileno())
         return Held(
             txid=goal.txid,
@@ -421,12 +437,12 @@ class _Change:
         first = 0
         for pgno in self._written:
             if run and (pgno != first + len(run) or len(run) * size >= _RUN_SIZE):
-                _write(fd, b"".join(run), (first - 1) * size)
+                write_at(fd, b"".join(run), (first - 1) * size)
                 run = []
             if not run:
                 first = pgno
             run.append(self._new(pgno))
-        _write(fd, b"".join(run), (first - 1) * size)
+        write_at(fd, b"".join(run), (first - 1) * size)
         if os.fstat(fd).st_size != commit * size:
             os.ftruncate(fd, commit * size)
         os.fsync(fd)
@@ -435,13 +451,6 @@ class _Change:
         if pgno == 1:
             return as_plain(self._first, self._goal.commit, self._counter)
         return self._pages.page(pgno)
-
-
-def _write(fd: int, data: bytes, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        count = os.pwrite(fd, view, offset)
-        view, offset = view[count:], offset + count
 
 
 def _after(counter: int) -> int:

@@ -7,14 +7,24 @@ in memory, and past a limit in a temporary file without a name.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterable
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 
-__all__ = ["Gathered", "Pages", "StoredPages"]
+__all__ = ["Gathered", "Pages", "StoredPages", "write_at"]
 
 _MEMORY = 16 << 20
+
+
+def write_at(fd: int, data: bytes | bytearray, offset: int) -> int:
+    """Write all of it, past every buffer; returns its size."""
+    view = memoryview(data)
+    while view:
+        count = os.pwrite(fd, view, offset)
+        view, offset = view[count:], offset + count
+    return len(data)
 
 
 class Pages(Protocol):
@@ -74,13 +84,12 @@ class Gathered:
 
     def _store(self, pgno: int, page: bytes) -> None:
         if self._file is None:
-            self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115
+            self._file = tempfile.TemporaryFile(buffering=0, dir=self._folder)  # noqa: SIM115
         place = self._places.get(pgno)
         if place is None:
             place = self._places[pgno] = self._end
             self._end += self.page_size
-        self._file.seek(place)
-        self._file.write(page)
+        write_at(self._file.fileno(), page, place)
 
     def pgnos(self) -> Iterable[int]:
         """Their numbers, ascending."""
@@ -92,8 +101,7 @@ class Gathered:
         if place is None:
             return self._pages[pgno]
         assert self._file is not None
-        self._file.seek(place)
-        return self._file.read(self.page_size)
+        return os.pread(self._file.fileno(), self.page_size, place)
 
 
 class _Readable(Protocol):

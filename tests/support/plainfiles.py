@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -12,6 +13,7 @@ from support.histories import steps
 from sqlitereplica.ltx import database_checksum, lock_pgno, page_checksum
 from sqlitereplica.restore.held import Goal, Held, HeldFile, as_plain, head_of
 from sqlitereplica.restore.livefile import LiveFile
+from sqlitereplica.sqlite import SourceBusyError
 
 __all__ = ["Image", "begin", "images_of", "open_file"]
 
@@ -83,7 +85,14 @@ def begin(path: Path, image: Image, counter: int = 7) -> HeldFile:
     return notes
 
 
-def open_file(path: Path, **settings: float) -> LiveFile:
-    """The file, opened to be changed."""
+def open_file(path: Path) -> LiveFile:
+    """The file, opened to be changed; as often as somebody is in the way."""
     notes = HeldFile(path.with_name(f".{path.name}.held"))
-    return LiveFile(str(path), sqlite3.connect, notes, copy="sqlite3", **settings)
+    end = time.monotonic() + 60
+    while True:
+        try:
+            return LiveFile(str(path), sqlite3.connect, notes, copy="sqlite3")
+        except SourceBusyError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.001)

@@ -7,6 +7,7 @@ import random
 import shutil
 import sqlite3
 import subprocess
+import sys
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -357,6 +358,26 @@ def test_child_of_a_fork_cannot_use_it(tmp_path: Path) -> None:
         recorded.commit("insert into t(v) values(1)")
         assert follower.wait(2).txid == 2
     recorded.close()
+
+
+def test_interpreter_ends_without_a_word_while_it_runs(tmp_path: Path) -> None:
+    """Nobody has to stop it; the file can be read and followed afterwards."""
+    recorded = Recording(tmp_path / "s.db", LTXStore.open(tmp_path / "r"))
+    recorded.commit("create table t(id integer primary key, v)")
+    recorded.close()
+    code = (
+        "from sqlitereplica import Follower\n"
+        f"f = Follower({str(tmp_path / 'r')!r}, {str(tmp_path / 'f.db')!r}, interval=0.001)\n"
+        "f.start(); f.wait()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert done.stdout == b""
+    assert rows(tmp_path / "f.db") == 0
 
 
 @pytest.mark.s3

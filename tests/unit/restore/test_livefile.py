@@ -178,7 +178,7 @@ def test_reader_is_waited_for_and_keeps_its_state(tmp_path: Path) -> None:
     with (
         closing(sqlite3.connect(path, isolation_level=None)) as reader,
         closing(sqlite3.connect(path)) as other,
-        closing(open_file(path, patience=0.01)) as file,
+        closing(open_file(path)) as file,
     ):
         reader.execute("begin")
         count = reader.execute("select count(*) from t").fetchone()
