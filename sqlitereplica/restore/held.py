@@ -11,10 +11,15 @@ to somebody else, who has written to the file.
 Page 1 is not quite that of the source (see ``as_plain``). What was there before is noted as
 well, so that the checksum of the database as it was replicated can be computed.
 
+Readers keep the schema that they know until the schema cookie in page 1 is another one. In a
+database that grows older it is, whenever the schema changes. But a source may be replaced, and
+then another schema may come with the same cookie. So the file has a cookie of its own, which
+moves along with that of the source, and on by one where that would not tell (``next_cookie``).
+
 Format: two slots of 128 bytes, overwritten in turn; integers big-endian::
 
     magic(8) txid(u64) timestamp(i64) page size(u32) pages(u32) database checksum(u64)
-    counter(u32) head(14) source(8)  zeros  checksum of the slot(u64)
+    counter(u32) head(18) cookie(u32) source(8)  zeros  checksum of the slot(u64)
 """
 
 from __future__ import annotations
@@ -29,14 +34,24 @@ from fastcrc.crc64 import go_iso
 
 from sqlitereplica.restore.aside import sync_directory
 
-__all__ = ["HEAD_SIZE", "Goal", "Held", "HeldFile", "as_plain", "counter_of", "head_of"]
+__all__ = [
+    "HEAD_SIZE",
+    "Goal",
+    "Held",
+    "HeldFile",
+    "as_plain",
+    "cookie_of",
+    "counter_of",
+    "head_of",
+    "next_cookie",
+]
 
-HEAD_SIZE = 14
+HEAD_SIZE = 18
 """Bytes of page 1 that are not as they were replicated."""
 
-_PIECES = ((18, 20), (24, 32), (92, 96))
+_PIECES = ((18, 20), (24, 32), (40, 44), (92, 96))
 _SLOT = 128
-_FIELDS = struct.Struct(">8sQqIIQI14s8s")
+_FIELDS = struct.Struct(">8sQqIIQI18sI8s")
 _MAGIC = b"SQLRHF01"
 _U32 = struct.Struct(">I").pack
 
@@ -56,13 +71,31 @@ def with_head(page: bytes, head: bytes) -> bytes:
     return bytes(changed)
 
 
-def as_plain(page: bytes, commit: int, counter: int) -> bytes:
-    """Page 1 for a file in rollback mode, of ``commit`` pages and with this counter.
+def as_plain(page: bytes, commit: int, counter: int, cookie: int) -> bytes:
+    """Page 1 for a file in rollback mode, of ``commit`` pages, with this counter and cookie.
 
     Format versions 1 instead of 2 (WAL), the counter twice, which makes the size valid.
     """
     count = _U32(counter)
-    return with_head(page, b"\1\1" + count + _U32(commit) + count)
+    return with_head(page, b"\1\1" + count + _U32(commit) + _U32(cookie) + count)
+
+
+def cookie_of(page: bytes) -> int:
+    """The schema cookie in page 1."""
+    return int.from_bytes(page[40:44], "big")
+
+
+def next_cookie(old: Held, before: bytes | None, after: bytes) -> int:
+    """The cookie to show with page 1 ``after``; ``before`` is what the state had there.
+
+    Another one than before wherever the schema may be: None for an unknown state.
+    """
+    if before is None:
+        return (old.cookie + 1) % (1 << 32)
+    moved = cookie_of(after) - cookie_of(before)
+    if moved < 0 or (moved == 0 and before[100:] != after[100:]):
+        moved = 1
+    return (old.cookie + moved) % (1 << 32)
 
 
 def counter_of(page: bytes) -> int | None:
@@ -89,6 +122,7 @@ class Held(Goal):
 
     counter: int
     head: bytes
+    cookie: int
     source: bytes = bytes(8)
 
     def pack(self) -> bytes:
@@ -102,6 +136,7 @@ class Held(Goal):
             self.checksum,
             self.counter,
             self.head,
+            self.cookie,
             self.source,
         ).ljust(_SLOT - 8, b"\0")
         return fields + go_iso(fields).to_bytes(8, "big")
@@ -125,7 +160,8 @@ class Held(Goal):
             checksum=checksum,
             counter=rest[0],
             head=rest[1],
-            source=rest[2],
+            cookie=rest[2],
+            source=rest[3],
         )
 
 

@@ -55,8 +55,10 @@ from sqlitereplica.restore.held import (
     Held,
     HeldFile,
     as_plain,
+    cookie_of,
     counter_of,
     head_of,
+    next_cookie,
     with_head,
 )
 from sqlitereplica.restore.pages import Pages, write_at
@@ -238,18 +240,25 @@ class LiveFile:
         Raises as ``apply``.
         """
         with self._alone():
-            head = os.pread(self._fd, 100, 0)
-            size = self._connection.execute("pragma page_size")[0][0]
-            old = Held(
-                txid=0,
-                timestamp=0,
-                page_size=size,
-                commit=os.fstat(self._fd).st_size // size,
-                counter=int.from_bytes(head[24:28], "big"),
-                head=head_of(head),
+            old = self.held if self.is_as_held() else None
+            change = _Change(
+                self._read, pages, old or self._unknown(), goal, whole=True
             )
-            change = _Change(self._read, pages, old, goal, whole=True)
             return self._step(change, source)
+
+    def _unknown(self) -> Held:
+        """What there is to say of a database that is no state of ours."""
+        head = os.pread(self._fd, 100, 0)
+        size = self._connection.execute("pragma page_size")[0][0]
+        return Held(
+            txid=0,
+            timestamp=0,
+            page_size=size,
+            commit=os.fstat(self._fd).st_size // size,
+            counter=int.from_bytes(head[24:28], "big"),
+            head=head_of(head),
+            cookie=cookie_of(head),
+        )
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -326,7 +335,7 @@ class _Change:
         self._kept = 0 if resized else min(old.commit, goal.commit)
         self._counter = _after(old.counter)
         self._written = array("I")
-        self._first = b""
+        self._first, self._cookie = b"", 0
         self._brings_first = False
         self._sum = 0 if self._whole else old.checksum
 
@@ -362,6 +371,7 @@ class _Change:
             checksum=checksum,
             counter=self._counter,
             head=head_of(self._first),
+            cookie=self._cookie,
             source=source,
         )
 
@@ -377,7 +387,8 @@ class _Change:
             if old is not None and not whole:
                 self._sum ^= page_checksum(pgno, old)
             if pgno == 1:
-                self._first = new
+                known = old if self._old.txid else None
+                self._first, self._cookie = new, next_cookie(self._old, known, new)
             elif new == old:
                 continue
             self._written.append(pgno)
@@ -428,7 +439,7 @@ class _Change:
             return page
         if not old.txid:
             return page  # of an unknown state, so nothing in it was taken back
-        return as_plain(page, old.commit, old.counter)
+        return as_plain(page, old.commit, old.counter, old.cookie)
 
     def write(self, fd: int) -> None:
         """Write the pages and give the file its size, durably."""
@@ -449,7 +460,8 @@ class _Change:
 
     def _new(self, pgno: int) -> bytes:
         if pgno == 1:
-            return as_plain(self._first, self._goal.commit, self._counter)
+            commit = self._goal.commit
+            return as_plain(self._first, commit, self._counter, self._cookie)
         return self._pages.page(pgno)
 
 

@@ -6,7 +6,14 @@ from collections.abc import Callable
 
 from sqlitereplica.errors import ChecksumMismatchError
 from sqlitereplica.ltx import database_checksum, lock_pgno, page_checksum
-from sqlitereplica.restore.held import Goal, Held, HeldFile, as_plain, head_of
+from sqlitereplica.restore.held import (
+    Goal,
+    Held,
+    HeldFile,
+    as_plain,
+    cookie_of,
+    head_of,
+)
 from sqlitereplica.restore.pages import StoredPages
 from sqlitereplica.restore.target import Scratch, Target
 
@@ -53,6 +60,7 @@ def create_live(
                 "database", expected=goal.checksum, actual=checksum
             )
         first = pages.page(1)
+        cookie = cookie_of(first)
         held = Held(
             txid=goal.txid,
             timestamp=goal.timestamp,
@@ -61,9 +69,10 @@ def create_live(
             checksum=checksum,
             counter=_FIRST_COUNTER,
             head=head_of(first),
+            cookie=cookie,
             source=source,
         )
-        scratch.write(0, [as_plain(first, goal.commit, _FIRST_COUNTER)])
+        scratch.write(0, [as_plain(first, goal.commit, _FIRST_COUNTER, cookie)])
         scratch.finish(goal.commit * goal.page_size)
         notes.note(held)
         target.publish(scratch)

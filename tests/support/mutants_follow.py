@@ -41,6 +41,13 @@ FOLLOW_MUTANTS = (
         LIVE + "test_every_step_makes_the_file_exactly_the_next_state",
     ),
     Mutant(
+        "followed file: readers keep the schema of a source that was replaced",
+        "restore/held.py",
+        "(moved == 0 and before[100:] != after[100:])",
+        "moved < -1",
+        LIVE + "test_reader_forgets_the_schema_of_a_source_that_was_replaced",
+    ),
+    Mutant(
         "followed file: a new page that nothing brought is left a hole",
         "restore/livefile.py",
         "        if brought != expected:\n",

@@ -11,7 +11,14 @@ from pathlib import Path
 from support.histories import steps
 
 from sqlitereplica.ltx import database_checksum, lock_pgno, page_checksum
-from sqlitereplica.restore.held import Goal, Held, HeldFile, as_plain, head_of
+from sqlitereplica.restore.held import (
+    Goal,
+    Held,
+    HeldFile,
+    as_plain,
+    cookie_of,
+    head_of,
+)
 from sqlitereplica.restore.livefile import LiveFile
 from sqlitereplica.sqlite import SourceBusyError
 
@@ -46,9 +53,10 @@ class Image:
         """One page."""
         return self.data[(pgno - 1) * self.page_size : pgno * self.page_size]
 
-    def plain(self, counter: int) -> bytes:
-        """What a followed file has of it."""
-        first = as_plain(self.page(1), self.commit, counter)
+    def plain(self, counter: int, cookie: int | None = None) -> bytes:
+        """What a followed file has of it, with its own cookie by default."""
+        own = cookie_of(self.data) if cookie is None else cookie
+        first = as_plain(self.page(1), self.commit, counter, own)
         return first + self.data[self.page_size :]
 
 
@@ -80,6 +88,7 @@ def begin(path: Path, image: Image, counter: int = 7) -> HeldFile:
             checksum=goal.checksum,
             counter=counter,
             head=head_of(image.page(1)),
+            cookie=cookie_of(image.data),
         )
     )
     return notes

@@ -17,7 +17,7 @@ from sqlitereplica.errors import (
     DatabaseStateError,
     InvalidFileError,
 )
-from sqlitereplica.restore.held import Goal, Held, HeldFile, head_of
+from sqlitereplica.restore.held import Goal, Held, HeldFile, cookie_of, head_of
 from sqlitereplica.restore.livefile import LiveFile
 from sqlitereplica.restore.pages import Gathered
 from sqlitereplica.sqlite import SourceBusyError
@@ -73,7 +73,7 @@ def test_every_step_makes_the_file_exactly_the_next_state(
                 assert pages == image.commit
                 assert file.is_as_held()
             old = image
-    assert content(path) == old.plain(held.counter)
+    assert content(path) == old.plain(held.counter, held.cookie)
     assert sorted(os.listdir(tmp_path)) == [".f.db.held", "f.db", "s.db"]
 
 
@@ -84,7 +84,7 @@ def test_applying_a_state_again_changes_nothing_but_the_counter(tmp_path: Path) 
     begin(path, image)
     with closing(open_file(path)) as file:
         held = file.apply(image, image.goal)
-    assert content(path) == image.plain(held.counter)
+    assert content(path) == image.plain(held.counter, held.cookie)
 
 
 def test_another_page_size_replaces_every_page(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_another_page_size_replaces_every_page(tmp_path: Path) -> None:
             assert reader.execute("pragma integrity_check").fetchone() == ("ok",)
             held = file.apply(small, small.goal)
             assert reader.execute("pragma integrity_check").fetchone() == ("ok",)
-    assert content(path) == small.plain(held.counter)
+    assert content(path) == small.plain(held.counter, held.cookie)
 
 
 @pytest.mark.parametrize("fault", ["checksum", "missing page"])
@@ -144,7 +144,7 @@ def test_write_by_somebody_else_is_refused(tmp_path: Path) -> None:
     with closing(open_file(path)) as file:
         assert file.held is None
         held = file.replace(last, last.goal)
-    assert content(path) == last.plain(held.counter)
+    assert content(path) == last.plain(held.counter, held.cookie)
 
 
 def test_switch_to_wal_by_somebody_else_is_refused_and_can_be_reclaimed(
@@ -167,7 +167,7 @@ def test_switch_to_wal_by_somebody_else_is_refused_and_can_be_reclaimed(
         LiveFile(str(path), sqlite3.connect, notes, copy="sqlite3", reclaim=True)
     ) as file:
         held = file.replace(last, last.goal)
-    assert content(path) == last.plain(held.counter)
+    assert content(path) == last.plain(held.counter, held.cookie)
 
 
 def test_reader_is_waited_for_and_keeps_its_state(tmp_path: Path) -> None:
@@ -189,6 +189,37 @@ def test_reader_is_waited_for_and_keeps_its_state(tmp_path: Path) -> None:
         reader.execute("commit")
         file.apply(Changed(first, last), last.goal)
         assert reader.execute("select count(*) from t").fetchone() != count
+
+
+def test_reader_forgets_the_schema_of_a_source_that_was_replaced(
+    tmp_path: Path,
+) -> None:
+    """Another schema under the same cookie, by increments, and a history that goes back."""
+    path = tmp_path / "f.db"
+    images = []
+    for number, table in enumerate(("t(a, b)", "t(b, a, c)"), 1):
+        with closing(sqlite3.connect(tmp_path / f"{number}.db")) as db:
+            db.execute("pragma journal_mode=wal")
+            db.execute(f"create table {table}")
+            db.execute("insert into t(a, b) values('a', 'b')")
+            db.commit()
+            images.append(Image(db.serialize(), number))
+    one, two = images
+    assert cookie_of(one.data) == cookie_of(two.data)
+    begin(path, one)
+    seen = []
+    with (
+        closing(sqlite3.connect(path)) as reader,
+        closing(open_file(path)) as file,
+    ):
+        for old, new in ((one, two), (two, one), (one, two)):
+            assert reader.execute("select a, b from t").fetchall() == [("a", "b")]
+            held = file.apply(Changed(old, new), new.goal)
+            seen.append(held.cookie)
+        assert reader.execute("select a, b, c from t").fetchall() == [("a", "b", None)]
+        held = file.replace(two, two.goal)
+        assert held.cookie == seen[-1], "the same schema: nothing to be read anew"
+    assert len(set(seen)) == 3
 
 
 @pytest.mark.parametrize("call", ["pwrite", "fsync", "ftruncate", "unlink", "rename"])
@@ -245,6 +276,7 @@ def test_lock_page_is_never_written(tmp_path: Path) -> None:
         checksum=1 << 63,
         counter=7,
         head=head_of(image.page(1)),
+        cookie=cookie_of(image.data),
     )
     notes.note(old)
     with Gathered(size, folder=str(tmp_path)) as pages:
