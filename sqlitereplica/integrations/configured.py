@@ -4,7 +4,8 @@ The frameworks have one form for it. For each database, what to replicate to, or
 with the key ``replicas`` and any other argument of ``Replicator``::
 
     "s3://bucket/app"
-    {"replicas": ["s3://bucket/app", {"url": "/backups/app", "retention": "90d"}],
+    {"replicas": ["s3://bucket/app", {"url": "/backups/app", "retention": "90d"},
+                  {"mirror": "/backups/app.db"}],
      "sync_interval": 0.5, "retention": {"window": "7d", "daily": 30}}
 
 ``{name}`` in a URL stands for the name of the database, so that one form serves many.
@@ -17,12 +18,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from sqlitereplica.policy import Retention
-from sqlitereplica.replicate import Replicator
+from sqlitereplica.replicate import Mirror, Replicator
 from sqlitereplica.store import Replica
 
-__all__ = ["Configuration", "ReplicaEntry", "replicas_from", "replicator_from"]
+__all__ = [
+    "Configuration",
+    "Destination",
+    "ReplicaEntry",
+    "destinations_from",
+    "replicas_from",
+    "replicator_from",
+]
 
-ReplicaEntry: TypeAlias = str | os.PathLike[str] | Replica | Mapping[str, Any]
+Destination: TypeAlias = Replica | Mirror
+ReplicaEntry: TypeAlias = str | os.PathLike[str] | Destination | Mapping[str, Any]
 Configuration: TypeAlias = ReplicaEntry | Sequence[ReplicaEntry]
 
 
@@ -50,35 +59,50 @@ def replicator_from(
         raise ValueError(f"replication of {name}: {error}") from error
 
 
-def replicas_from(name: str, configuration: Configuration) -> list[Replica]:
-    """Only the replicas, for what needs no Replicator; raises as ``replicator_from``."""
+def destinations_from(name: str, configuration: Configuration) -> list[Destination]:
+    """Only where it goes; raises as ``replicator_from``."""
     try:
         return _replicas(name, _as_mapping(configuration).get("replicas", ()))
     except (TypeError, ValueError) as error:
         raise ValueError(f"replication of {name}: {error}") from error
 
 
+def replicas_from(name: str, configuration: Configuration) -> list[Replica]:
+    """Those that have a history; raises as ``replicator_from``."""
+    found = destinations_from(name, configuration)
+    return [replica for replica in found if isinstance(replica, Replica)]
+
+
 def _as_mapping(configuration: Configuration) -> Mapping[str, Any]:
-    if isinstance(configuration, Mapping) and "url" not in configuration:
+    if isinstance(configuration, Mapping) and not _is_one(configuration):
         return configuration
     return {"replicas": configuration}
 
 
-def _replicas(name: str, entries: Any) -> list[Replica]:
-    if isinstance(entries, str | os.PathLike | Replica | Mapping):
+def _is_one(entry: Mapping[str, Any]) -> bool:
+    return "url" in entry or "mirror" in entry
+
+
+def _replicas(name: str, entries: Any) -> list[Destination]:
+    if isinstance(entries, str | os.PathLike | Replica | Mirror | Mapping):
         entries = [entries]
     return [_replica(name, entry) for entry in entries]
 
 
-def _replica(name: str, entry: Any) -> Replica:
-    if isinstance(entry, Replica):
+def _replica(name: str, entry: Any) -> Destination:
+    if isinstance(entry, Replica | Mirror):
         return entry
     values = dict(entry) if isinstance(entry, Mapping) else {"url": entry}
-    if isinstance(values.get("url"), str):
-        values["url"] = values["url"].replace("{name}", name)
+    if "mirror" in values:
+        return Mirror(_named(values.pop("mirror"), name), **values)
+    values["url"] = _named(values.get("url"), name)
     if "retention" in values:
         values["retention"] = _retention(values["retention"])
     return Replica(**values)
+
+
+def _named(place: Any, name: str) -> Any:
+    return place.replace("{name}", name) if isinstance(place, str) else place
 
 
 def _retention(value: Any) -> Any:

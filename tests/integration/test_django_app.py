@@ -87,6 +87,8 @@ def check(
         ({"default": "a", "main": {"url": "./a", "name": "n"}}, None, ["E006"]),
         ({"main": "media/backups"}, None, ["E007"]),
         ({"main": "static"}, None, ["E007"]),
+        ({"main": ["a", {"mirror": "media/{name}.db"}]}, None, ["E007"]),
+        ({"default": {"mirror": "b.db"}, "main": {"mirror": "./b.db"}}, None, ["E006"]),
         ({"main": "media-backups"}, None, []),
         ({"main": "a"}, {**SQLITE, "NAME": "x"}, ["W002"]),
         (

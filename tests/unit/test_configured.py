@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 
-from sqlitereplica import Replica, Retention
-from sqlitereplica.integrations.configured import replicas_from, replicator_from
+from sqlitereplica import Mirror, Replica, Retention
+from sqlitereplica.integrations.configured import (
+    destinations_from,
+    replicas_from,
+    replicator_from,
+)
 from sqlitereplica.integrations.group import Replicators
 from sqlitereplica.testing import FaultyStore, MemoryStore, since
 
@@ -26,6 +30,11 @@ MONTH = Retention(window="30d", daily=30)
         ({"url": "a", "name": "x"}, [Replica("a", name="x")]),
         ({"replicas": "a"}, [Replica("a")]),
         (
+            ["a", {"mirror": "b/{name}-%Y.db", "keep": 3}],
+            [Replica("a"), Mirror("b/main-%Y.db", keep=3)],
+        ),
+        ({"mirror": "b.db", "overwrite": True}, [Mirror("b.db", overwrite=True)]),
+        (
             {
                 "replicas": [
                     {"url": "a/{name}", "retention": {"window": "30d", "daily": 30}},
@@ -37,12 +46,13 @@ MONTH = Retention(window="30d", daily=30)
     ],
 )
 def test_each_form_names_the_same_replicas(
-    description: Any, wanted: list[Replica]
+    description: Any, wanted: list[Replica | Mirror]
 ) -> None:
     """A URL, a folder, a value, a mapping, and lists of them."""
-    assert replicas_from("main", description) == wanted
-    replicator = replicator_from("main", "a.db", description)
-    assert list(replicator._options.replicas) == wanted
+    assert destinations_from("main", description) == wanted
+    options = replicator_from("main", "a.db", description)._options
+    assert [*options.replicas, *options.mirrors] == wanted
+    assert replicas_from("main", description) == list(options.replicas)
 
 
 def test_other_keys_are_arguments_of_the_replicator() -> None:

@@ -15,13 +15,14 @@ from django.core.checks import Warning as Advice
 from django.db import connections
 
 from sqlitereplica.errors import SQLiteReplicaError
-from sqlitereplica.integrations.configured import replicas_from
+from sqlitereplica.integrations.configured import destinations_from
 from sqlitereplica.integrations.django.databases import (
     description_of,
     descriptions,
     make_replicator,
     path_of,
 )
+from sqlitereplica.store import Replica
 
 __all__ = ["check_replication"]
 
@@ -98,9 +99,13 @@ def _check_places(aliases: Sequence[str]) -> Iterator[CheckMessage]:
 
 
 def _places(alias: str) -> list[str]:
-    """Where its replicas are: URLs without secrets, and absolute folders."""
-    replicas = replicas_from(alias, description_of(alias))
-    return [replace(replica, name=None).display_name for replica in replicas]
+    """Where its replicas are: URLs without secrets, and absolute paths."""
+    return [
+        replace(found, name=None).display_name
+        if isinstance(found, Replica)
+        else found.pattern
+        for found in destinations_from(alias, description_of(alias))
+    ]
 
 
 def _check_not_served(place: str) -> Iterator[CheckMessage]:
