@@ -99,13 +99,16 @@ class Branch:
 
     def connect(self) -> apsw.Connection:
         """Open a connection to it; as many as you like, in any thread."""
-        number = _vfs().expect(self._open_view, self._opened)
         flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_URI
-        uri = f"file:{quote(str(self.path))}?vfs={BRANCH_VFS}&branch={number}"
-        connection = apsw.Connection(uri, flags=flags)
+        connection = apsw.Connection(self.uri(), flags=flags)
         connection.set_busy_timeout(5000)
         self._connections.append(connection)
         return connection
+
+    def uri(self) -> str:
+        """Return a URI that ``ATTACH`` takes in this process, once."""
+        number = _vfs().expect(self._open_view, self._opened)
+        return f"file:{quote(str(self.path))}?vfs={BRANCH_VFS}&branch={number}"
 
     def _open_view(self) -> View:
         wanted = Wanted(txid=self.txid)
@@ -188,6 +191,14 @@ def _refuse_database(path: Path) -> None:
 
     What was left by one that was killed while it was made is in nobody's way.
     """
+    for suffix in ("-journal", "-wal"):
+        beside = Path(f"{path}{suffix}")
+        if beside.exists():
+            raise TargetExistsError(
+                str(beside),
+                f"{beside} is of another database, and would be taken for the branch's:"
+                " move it away",
+            )
     try:
         with path.open("rb") as file:
             begins = file.read(len(MAGIC))
@@ -205,9 +216,6 @@ def _create(path: Path, store: LTXStore, view: View) -> None:
         header.page_size, header.commit, header.max_txid, header.timestamp, store.name
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Left of another database that was here, they would be taken for this one's.
-    for suffix in ("-journal", "-wal", "-shm"):
-        Path(f"{path}{suffix}").unlink(missing_ok=True)
     with path.open("xb") as file:
         file.write(MAGIC + first[len(MAGIC) :])
         file.truncate(header.commit * header.page_size)

@@ -25,7 +25,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import datetime
 
 from sqlitereplica.errors import (
     InvalidFileError,
@@ -41,6 +41,7 @@ from sqlitereplica.reading.pages import FAR, NEAR, Get, Pages, Reach
 from sqlitereplica.reading.parts import DamagedFileError
 from sqlitereplica.reading.planner import GONE, Planner
 from sqlitereplica.restore.assemble import Wanted
+from sqlitereplica.restore.plan import to_datetime
 from sqlitereplica.store import LTXStore
 
 __all__ = ["View"]
@@ -255,7 +256,7 @@ class View:
     @property
     def time(self) -> datetime:
         """The time of the state."""
-        return datetime.fromtimestamp(self.map.header.timestamp / 1000, UTC)
+        return to_datetime(self.map.header.timestamp)
 
     @property
     def lag(self) -> float:
