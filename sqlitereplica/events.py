@@ -25,7 +25,7 @@ class Event:
     ``action`` is a stable word: ``attach``, ``capture-error``, ``upload``,
     ``delta``, ``snapshot``, ``behind``, ``replica-error``, ``replica-ok``, ``fenced``,
     ``table-error``, ``checkpoint-error``, ``replica-damaged``, ``exit-flush-failed``,
-    ``peer``, ``election-error``, ``desk-error``.
+    ``peer``, ``election-error``, ``desk-error``, ``boot``.
     """
 
     action: str

@@ -121,9 +121,11 @@ class Peer:
         """The process that is elected, while we are connected to it."""
         self.error: SQLiteReplicaError | None = None
         """Why this process cannot be elected, or is not answered."""
+        self.failed: Exception | None = None
+        """What went wrong when this process was elected, and nobody was since."""
         self._refused: SQLiteReplicaError | None = None
         self.settled = threading.Event()
-        """Set once somebody is elected and answers, or refuses to."""
+        """Set once somebody is elected and answers, or refuses to, or cannot be."""
         self._thread = threading.Thread(
             target=self._run, name="sqlitereplica-peer", daemon=True
         )
@@ -222,7 +224,7 @@ class Peer:
                 pause = 0.0 if self._follow() else min(most, max(least, 2 * pause))
             except Exception as error:
                 logger.exception("a thread failed", extra={"action": "thread-error"})
-                self._cannot(_as_ours(error))
+                self._cannot(error)
                 pause = most
             if not self._ended:
                 self._sleep(pause)
@@ -259,15 +261,20 @@ class Peer:
             finally:
                 if running is None:
                     folder.unlock()
-        except SQLiteReplicaError as error:
+        except (SQLiteReplicaError, OSError) as error:
             self._cannot(error)
+            self.failed = error
+            self.settled.set()
             return False
         if running is None:
             return True  # stopped meanwhile
+        self.failed = None
         self._hand_over(running)
         return True
 
-    def _cannot(self, error: SQLiteReplicaError) -> None:
+    def _cannot(self, error: Exception) -> None:
+        if not isinstance(error, SQLiteReplicaError):
+            error = _as_ours(error)
         if str(error) != str(self.error):
             self._report("election-error", logging.WARNING, error)
         self.error = error
@@ -294,7 +301,7 @@ class Peer:
             channel = connect(self._folder.path, _MOST_BYTES)
         except OSError as error:
             if isinstance(error, PermissionError):
-                self._cannot(_as_ours(error))
+                self._cannot(error)
             return False
         try:
             return self._talk(channel)
@@ -346,7 +353,8 @@ class Peer:
     def _take(self, message: FromDesk) -> None:
         if isinstance(message, Welcome):
             with self._lock:
-                self.pid, self.error, self._refused = message.pid, None, None
+                self.pid, self.error = message.pid, None
+                self.failed = self._refused = None
                 self._unsent = sorted(self._asked)  # all that others left open
             self.settled.set()
             self._report("peer", logging.DEBUG, None, elected=message.pid)

@@ -9,16 +9,14 @@ is a ``Peer`` of its own, whatever it was in the parent.
 from __future__ import annotations
 
 import asyncio
-import atexit
 import os
 import sqlite3
 import threading
 import time
-import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from sqlitereplica.durations import Duration
 from sqlitereplica.errors import (
@@ -27,8 +25,9 @@ from sqlitereplica.errors import (
     ReplicatorClosedError,
     SQLiteReplicaError,
 )
-from sqlitereplica.events import Event, Observer, guarded, log_event
+from sqlitereplica.events import Observer, guarded, log_event
 from sqlitereplica.policy import Lease, Retention
+from sqlitereplica.replicate.boot import RestoreWhen, fetch_if_missing
 from sqlitereplica.replicate.calls import (
     AwaitTurn,
     Call,
@@ -37,15 +36,8 @@ from sqlitereplica.replicate.calls import (
     MakePin,
     Snapshot,
 )
-from sqlitereplica.replicate.channel import forget_sockets
-from sqlitereplica.replicate.desk import forget_desk
-from sqlitereplica.replicate.driver import forget_driver
-from sqlitereplica.replicate.housekeeper import forget_housekeeper
-from sqlitereplica.replicate.metafolder import (
-    MetaFolder,
-    default_folder,
-    forget_folders,
-)
+from sqlitereplica.replicate.living import inherited, made, started
+from sqlitereplica.replicate.metafolder import MetaFolder, default_folder
 from sqlitereplica.replicate.options import (
     HistoryOptions,
     Options,
@@ -57,6 +49,7 @@ from sqlitereplica.replicate.peer import Peer
 from sqlitereplica.replicate.running import Running
 from sqlitereplica.replicate.status import Status
 from sqlitereplica.replicate.waiting import Require, Waiting, seconds
+from sqlitereplica.restore.restore import check_choice
 from sqlitereplica.sqlite import Connect, copy_of
 from sqlitereplica.sqlite.descriptors import file_id, is_open_here
 from sqlitereplica.sqlite.forking import locks_are_real
@@ -68,12 +61,6 @@ __all__ = ["Replicator"]
 
 _REJOIN_AFTER = 0.5
 """Seconds; many children of a fork live shorter, or become another program."""
-
-_made: weakref.WeakSet[Replicator] = weakref.WeakSet()
-_started: set[Replicator] = set()
-"""Strong references: one that nobody holds any more still flushes at exit."""
-_inherited: list[Running | Peer] = []
-"""What the parent's were, in the child of a fork: never used, nor freed."""
 
 
 class Replicator(Waiting):
@@ -108,6 +95,7 @@ class Replicator(Waiting):
         verify_interval: Duration | None = None,
         lease: Lease | Duration | bool | None = None,
         standby: bool = False,
+        restore: RestoreWhen | None = None,
         observer: Observer = log_event,
     ) -> None:
         """Describe what to replicate where; ``start`` or ``with`` begins.
@@ -140,11 +128,15 @@ class Replicator(Waiting):
                 default there is none: whoever comes second fails at its first put.
             standby: Keep the database at the newest state of the first replica while
                 another host holds the lease, and replicate once it is free.
+            restore: ``"if-missing"``: ``start`` first restores the database from the best
+                replica, if there is none here and there is a backup.
             observer: Is given every ``Event``; the default logs.
 
         Raises:
             ValueError: an argument that cannot be meant.
         """
+        if restore is not None:
+            check_choice("restore", restore, get_args(RestoreWhen))
         path = database_path(db)
         stores, mirrors = replica_values(replicas)
         self._options = Options(
@@ -165,12 +157,13 @@ class Replicator(Waiting):
             standby=standby,
         )
         super().__init__(require, replicas=len(self._options.names))
-        self._stop_timeout = stop_timeout
+        self._stop_timeout, self._restore = stop_timeout, restore
+        self._booting = False
         self._make_locks()
         self._role: Running | Peer | None = None
         self._inherited_it = False
         """Whether connections of the parent are open in this child of a fork."""
-        _made.add(self)
+        made.add(self)
 
     def _make_locks(self) -> None:
         self._lock = threading.RLock()  # the role
@@ -188,6 +181,8 @@ class Replicator(Waiting):
 
         With ``lease=`` it returns when this host may write to the database; as a
         ``standby`` at once, see ``wait_active``.
+        With ``restore`` it returns when the database is there, or there is no backup: of
+        several processes one restores and the others wait for it.
 
         Raises:
             MixedSQLiteCopiesError: another copy of SQLite has the file open here.
@@ -195,11 +190,21 @@ class Replicator(Waiting):
                 metadata folder; DivergedError: the database is not what another host
                 has replicated.
             LeaseHeldError: another host kept the lease for as long as ``Lease.wait``.
+            SQLiteReplicaError, OSError: the database cannot be restored, as ``restore``.
         """
-        lease = self._options.lease
         with self._changing:
-            if not self._begin() or lease is None or self._options.standby:
+            if self._role is not None:
                 return
+            self._booting = self._restore is not None
+            try:
+                self._begin()
+                if self._booting:
+                    self._wait_for_boot()
+            finally:
+                self._booting = False
+        lease = self._options.lease
+        if lease is None or self._options.standby:
+            return
         try:
             self.wait_active(lease.wait_seconds)
         except BaseException:
@@ -219,11 +224,9 @@ class Replicator(Waiting):
         """
         self._call(AwaitTurn(timeout=seconds(timeout)))
 
-    def _begin(self) -> bool:
-        """Take a role; False if there is one."""
+    def _begin(self) -> None:
+        """Take a role."""
         with self._lock:
-            if self._role is not None:
-                return False
             check_before_open(self._options.path, copy_of(self._options.connect))
             folder = MetaFolder(self._options.meta_path, self._options.path)
             try:
@@ -236,8 +239,7 @@ class Replicator(Waiting):
             except BaseException:
                 folder.close()
                 raise
-            _started.add(self)
-        return True
+            started.add(self)
 
     def _make_peer(self, folder: MetaFolder | None, delay: float = 0.0) -> Peer:
         return Peer(
@@ -251,10 +253,21 @@ class Replicator(Waiting):
     def _run(self, folder: MetaFolder) -> Running:
         copy = copy_of(self._options.connect)
         check_before_open(self._options.path, copy)
-        running = Running(self._options, copy, folder)
+        options = fetch_if_missing(self._options) if self._booting else self._options
+        running = Running(options, copy, folder)
         self._role = running
         running.begin()
         return running
+
+    def _wait_for_boot(self) -> None:
+        """Return when whoever is elected has fetched the database."""
+        peer = self._role
+        if not isinstance(peer, Peer):
+            return
+        peer.settled.wait()
+        if peer.failed is not None:
+            self._end_role(self._stop_timeout)
+            raise peer.failed
 
     def _promote(self, peer: Peer, folder: MetaFolder) -> Running | None:
         """In the peer's thread: this process is elected; None if it was stopped."""
@@ -304,7 +317,7 @@ class Replicator(Waiting):
     def _end_role(self, timeout: float) -> None:
         with self._lock:
             role, self._role = self._role, None
-            _started.discard(self)
+            started.discard(self)
         if role is not None:
             role.end(timeout)
 
@@ -321,7 +334,7 @@ class Replicator(Waiting):
         if key is not None and is_open_here(key):
             self._inherited_it = True
         if was is not None:
-            _inherited.append(was)
+            inherited.append(was)
             self._role = peer = self._make_peer(None, _REJOIN_AFTER)
             peer.begin()
 
@@ -443,36 +456,3 @@ class Replicator(Waiting):
                 " first, or use it in a with statement"
             )
         return role
-
-
-def _stop_all() -> None:
-    """At interpreter exit: flush what runs; failures can only be reported."""
-    for replicator in list(_started):
-        try:
-            replicator.stop()
-        except Exception as error:  # noqa: BLE001  (the others are to be flushed, too)
-            event = Event(
-                action="exit-flush-failed",
-                database=replicator.database,
-                level=40,
-                error=error,
-            )
-            replicator._options.observer(event)
-
-
-def _after_fork_in_child() -> None:
-    """Close what only the parent may have, and have every Replicator join in anew."""
-    forget_driver()
-    forget_housekeeper()
-    forget_desk()
-    forget_sockets()
-    forget_folders()
-    for replicator in list(_made):
-        replicator._after_fork()
-
-
-# Before the thread pools shut down (the plain atexit comes after), or a store that has to
-# connect anew could not: s3fs resolves names in such a pool.
-getattr(threading, "_register_atexit", atexit.register)(_stop_all)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

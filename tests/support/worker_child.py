@@ -1,6 +1,7 @@
 """One worker process of an application: does what it is told on stdin, a line each.
 
 ``worker_child.py DATABASE REPLICA...`` answers each line with one of JSON on stdout.
+``WORKER_RESTORE`` in the environment is the ``restore`` of its Replicator.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 from typing import Any
 
 from sqlitereplica import Replicator, SQLiteReplicaError
+from sqlitereplica.events import Event
 
 __all__ = ["Worker", "main"]
 
@@ -21,12 +23,40 @@ class Worker:
     """The commands."""
 
     def __init__(self, database: str, replicas: list[str]) -> None:
-        self.replicator = Replicator(database, replicas, sync_interval=3600)
+        self.events: list[Event] = []
+        self.replicator = Replicator(
+            database,
+            replicas,
+            sync_interval=3600,
+            restore=os.environ.get("WORKER_RESTORE"),  # type: ignore[arg-type]
+            observer=self.events.append,
+        )
         self.database = database
 
     def start(self) -> None:
         """Start the Replicator."""
         self.replicator.start()
+
+    def booted(self) -> list[str]:
+        """What came of each look for a database."""
+        return [e.data["reason"] for e in self.events if e.action == "boot"]
+
+    def hang(self) -> None:
+        """Have a restore stand still when its file is made and has no name yet."""
+
+        def check(*_: object) -> None:
+            print(json.dumps({"value": "hangs"}), flush=True)
+            time.sleep(1000)
+
+        module = sys.modules["sqlitereplica.restore.restore"]
+        module.check_database = check  # type: ignore[attr-defined]
+
+    def count(self) -> int:
+        """Rows of the table."""
+        db = sqlite3.connect(self.database)
+        found: int = db.execute("select count(*) from t").fetchone()[0]
+        db.close()
+        return found
 
     def write(self, count: int = 1) -> None:
         """Make that many commits."""

@@ -29,7 +29,10 @@ class Refused(Exception):  # noqa: N818  (it is an answer)
 class WorkerProcess:
     """One process; killed at the end of ``with``, if it did not end before."""
 
-    def __init__(self, database: Path, replicas: Sequence[Path | str]) -> None:
+    def __init__(
+        self, database: Path, replicas: Sequence[Path | str], *, restore: str = ""
+    ) -> None:
+        self._env = {"WORKER_RESTORE": restore} if restore else {}
         self._command = [
             sys.executable,
             worker_child.__file__,
@@ -43,7 +46,7 @@ class WorkerProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **self._env},
         )
         self.pid = self._read()["pid"]
         return self
