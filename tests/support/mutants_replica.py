@@ -24,6 +24,22 @@ DECODER = "tests/unit/ltx/test_ltx_decoder.py"
 
 REPLICA_MUTANTS = (
     Mutant(
+        "what was asked of a process that is gone counts as done",
+        "replicate/peer.py",
+        "pending.future.add_done_callback(partial(_copy, one.future))",
+        "_settle(one.future, None)",
+        "tests/integration/workers/test_election.py"
+        "::test_last_one_does_itself_what_it_had_asked_of_another",
+    ),
+    Mutant(
+        "a process is answered about replicas that it did not name",
+        "replicate/desk.py",
+        "    if sorted(hello.replicas) != sorted(",
+        "    if not hello.replicas or not sorted(",
+        "tests/integration/workers/test_desk.py"
+        "::test_who_replicates_something_else_is_refused",
+    ),
+    Mutant(
         "a failed drill is only talked about",
         "replicate/drill.py",
         "if report.latest_error is not None or report.restore_error is not None:",

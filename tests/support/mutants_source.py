@@ -30,6 +30,22 @@ SOURCE_MUTANTS = (
         REPLACED + "test_sync_after_a_move_is_of_the_new_file",
     ),
     Mutant(
+        "a child of a fork keeps the connections that it inherited",
+        "sqlite/forking.py",
+        "        for connection in list(_open):\n            _get_rid_of(connection)\n",
+        "",
+        "tests/integration/lifecycle/test_fork_and_exit.py"
+        "::test_child_of_a_fork_joins_in_and_harms_nobody",
+    ),
+    Mutant(
+        "a child replicates although SQLite's locks do not work in it",
+        "replicate/replicator.py",
+        "        if key is not None and is_open_here(key):\n",
+        "        if key is not None and not is_open_here(key):\n",
+        "tests/integration/lifecycle/test_fork_and_exit.py"
+        "::test_child_with_inherited_connections_is_not_elected",
+    ),
+    Mutant(
         "growth pages that were never written are left out (#1199)",
         "capture/capture.py",
         "return [p for p in grown if p not in have and p != lock]",

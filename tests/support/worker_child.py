@@ -28,6 +28,7 @@ class Worker:
             database,
             replicas,
             sync_interval=3600,
+            levels=(),  # what is uploaded is what was committed, and no compaction
             restore=os.environ.get("WORKER_RESTORE"),  # type: ignore[arg-type]
             observer=self.events.append,
         )

@@ -141,6 +141,26 @@ def test_sync_that_was_asked_of_a_killed_process_is_asked_again(
     assert restored(replica) == serialized(path)
 
 
+def test_last_one_does_itself_what_it_had_asked_of_another(
+    path: Path, replica: Path
+) -> None:
+    """Its sync returns when its own upload is done, not when it is elected."""
+    with ExitStack() as stack:
+        pair = [stack.enter_context(WorkerProcess(path, [replica])) for _ in "12"]
+        for worker in pair:
+            worker("start")
+        elected = elected_of(pair)
+        last = next(w for w in pair if w is not elected)
+        elected("sync")
+        elected.kill(signal.SIGSTOP)
+        last("write", 5)
+        last.begin("sync")
+        time.sleep(0.2)
+        elected.kill()
+        last.end()
+        assert restored(replica) == serialized(path)
+
+
 def test_process_that_stands_still_is_not_followed(
     workers: list[WorkerProcess], path: Path, replica: Path
 ) -> None:
