@@ -9,6 +9,7 @@ sections 2 and 6). Exit code 0 when every mutant dies and the unchanged copy liv
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -65,7 +66,13 @@ def _passes(copy: Path, test: str) -> bool:
     command = [sys.executable, "-m", "pytest", *options, test]
     try:
         done = subprocess.run(
-            command, cwd=copy, capture_output=True, timeout=240, check=False
+            command,
+            cwd=copy,
+            # For the processes that tests start, too.
+            env={**os.environ, "PYTHONPATH": str(copy)},
+            capture_output=True,
+            timeout=240,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return False
