@@ -215,9 +215,14 @@ class Leasing:
             )
 
     def is_waiting(self) -> bool:
-        """Whether another host is known to have the lease."""
+        """Whether another host is known to have the lease.
+
+        Not so when it is of an earlier process of this host: that is taken over at once.
+        """
         state = self._state
-        return state.stage is Stage.WAITING and state.holder is not None
+        if state.stage is not Stage.WAITING or state.holder is None:
+            return False
+        return not state.me.was(state.holder)
 
     def is_open(self) -> bool:
         """Whether this host may publish now."""

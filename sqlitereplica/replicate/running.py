@@ -238,8 +238,10 @@ class Running:
             PosMismatchError: the position is not of this database.
             LeaseHeldError: another host replicates.
         """
-        if not self._is_going and self.leasing is not None:
-            raise self.leasing.held_by_another()
+        leasing = self.leasing
+        if not self._is_going and leasing is not None and leasing.is_waiting():
+            raise leasing.held_by_another()
+        # Otherwise it may be ours in a moment, as after a takeover on this host.
         if position is not None and position.node != self.engine.looks.node:
             raise PosMismatchError(
                 f"the position {position} is not of {self.options.path}, or its metadata"

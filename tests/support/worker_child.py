@@ -1,7 +1,7 @@
 """One worker process of an application: does what it is told on stdin, a line each.
 
 ``worker_child.py DATABASE REPLICA...`` answers each line with one of JSON on stdout.
-``WORKER_RESTORE`` in the environment is the ``restore`` of its Replicator.
+``WORKER_RESTORE`` and ``WORKER_LEASE`` in the environment are arguments of its Replicator.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class Worker:
             replicas,
             sync_interval=3600,
             levels=(),  # what is uploaded is what was committed, and no compaction
+            lease=os.environ.get("WORKER_LEASE"),
             restore=os.environ.get("WORKER_RESTORE"),  # type: ignore[arg-type]
             observer=self.events.append,
         )

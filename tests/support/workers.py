@@ -8,9 +8,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 from support import worker_child
@@ -29,10 +29,18 @@ class Refused(Exception):  # noqa: N818  (it is an answer)
 class WorkerProcess:
     """One process; killed at the end of ``with``, if it did not end before."""
 
+    _env: Mapping[str, str] = MappingProxyType({})
+
     def __init__(
-        self, database: Path, replicas: Sequence[Path | str], *, restore: str = ""
+        self,
+        database: Path,
+        replicas: Sequence[Path | str],
+        *,
+        restore: str = "",
+        lease: str = "",
     ) -> None:
-        self._env = {"WORKER_RESTORE": restore} if restore else {}
+        given = {"WORKER_RESTORE": restore, "WORKER_LEASE": lease}
+        self._env = {name: value for name, value in given.items() if value}
         self._command = [
             sys.executable,
             worker_child.__file__,

@@ -7,12 +7,13 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from support.capturing import make_database, serialized
-from support.lifetime import library_threads, restored, unusable, write
+from support.lifetime import await_true, library_threads, restored, unusable, write
 from support.workers import Refused, WorkerProcess, elected_of
 
 from sqlitereplica import Replicator, StoreError
@@ -166,6 +167,33 @@ def test_killed_while_it_restores(
     second("sync")
     names = {n for n in os.listdir(path.parent) if not n.startswith("app.db")}
     assert names == {".app.db-sqlitereplica", "replica"}
+
+
+def test_new_container_waits_for_the_lease_and_has_all_that_the_old_one_wrote(
+    tmp_path: Path, replica: Path
+) -> None:
+    """What was restored before the old one ends would be stale by then."""
+    old, new = tmp_path / "old" / "app.db", tmp_path / "new" / "app.db"
+    for path in (old, new):
+        path.parent.mkdir()
+    db = make_database(old)
+    first = Replicator(old, replica, lease=True)
+    second = Replicator(new, replica, lease=True, restore="if-missing")
+    with first, ThreadPoolExecutor(1) as pool:
+        write(db)
+        first.sync()
+        starting = pool.submit(second.start)
+        await_true(lambda: second.status().state == "standby")
+        write(db)
+        db.close()
+        first.stop()
+        starting.result(60)
+    with second:
+        with sqlite3.connect(new) as copy:
+            assert copy.execute("select count(*) from t").fetchone() == (2,)
+            copy.execute("insert into t(v) values('by the new one')")
+        copy.close()
+    assert restored(replica) == serialized(new)
 
 
 def test_all_fail_if_none_can_restore(path: Path, tmp_path: Path) -> None:

@@ -161,6 +161,23 @@ def test_last_one_does_itself_what_it_had_asked_of_another(
         assert restored(replica) == serialized(path)
 
 
+def test_lease_of_a_killed_process_is_its_host_s(path: Path, replica: Path) -> None:
+    """Another process of the host goes on with it, and does not wait until it expires."""
+    with ExitStack() as stack:
+        made = [WorkerProcess(path, [replica], lease="1h") for _ in "12"]
+        pair = [stack.enter_context(worker) for worker in made]
+        for worker in pair:
+            worker("start")
+        elected = elected_of(pair)
+        last = next(w for w in pair if w is not elected)
+        last("write")
+        last("sync")
+        elected.kill()
+        last("write")
+        last("sync")
+        assert restored(replica) == serialized(path)
+
+
 def test_process_that_stands_still_is_not_followed(
     workers: list[WorkerProcess], path: Path, replica: Path
 ) -> None:
