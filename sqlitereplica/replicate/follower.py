@@ -310,6 +310,8 @@ class Follower:
 
 def _name_of(replica: Source, options: Mapping[str, Any] | None) -> str:
     """The name of a replica; raises ValueError for what is none."""
+    if isinstance(replica, LTXStore | Replica) and options is not None:
+        raise ValueError("storage_options are for a URL: a Replica has its own")
     if isinstance(replica, LTXStore):
         return replica.name
     if not isinstance(replica, Replica):

@@ -78,18 +78,18 @@ def test_every_reader_sees_states_of_the_source_only(tmp_path: Path) -> None:
             ) as replicator,
             Follower(replica, copy, interval=0.02) as follower,
         ):
-            replicator.sync()
-            follower.wait()
+            replicator.sync(timeout=120)
+            follower.wait(timeout=120)
             readers = [Reader(copy) for _ in range(2)]
             try:
                 for number in range(CHANGES):
                     writer.change()
                     if number % 50 == 25:
-                        replicator.sync()
-                        follower.wait()
+                        replicator.sync(timeout=120)
+                        follower.wait(timeout=120)
                         assert _digest(copy) == log.states()[-1][1]
-                replicator.sync()
-                status = follower.wait(replicator.status().txid)
+                replicator.sync(timeout=120)
+                status = follower.wait(replicator.status().txid, timeout=120)
                 assert status.error is None
                 assert _digest(copy) == log.states()[-1][1]
                 for states, last in [reader.finish() for reader in readers]:
@@ -145,8 +145,9 @@ def test_status_tells_how_it_fares(tmp_path: Path) -> None:
     )
     assert follower.status().state == "stopped"
     with follower:
+        await_true(lambda: follower.status().error)
         with pytest.raises(FollowTimeoutError) as caught:
-            follower.wait(timeout=0.3)
+            follower.wait(timeout=0.1)
         assert isinstance(caught.value.__cause__, NotRestorableError)
         status = follower.status()
         assert (status.state, status.txid, status.ok) == ("failing", 0, False)

@@ -36,19 +36,19 @@ def test_every_reader_sees_states_of_the_source_only(tmp_path: Path) -> None:
         writer.set_up()
         mirrors = [tmp_path / "replica", Mirror(copy)]
         with Replicator(path, mirrors, sync_interval=0.02) as replicator:
-            replicator.sync(timeout=60)
+            replicator.sync(timeout=120)
             readers = [Reader(copy) for _ in range(2)]
             try:
                 for number in range(250):
                     writer.change()
                     if number % 50 == 25:
-                        replicator.sync(timeout=60)
+                        replicator.sync(timeout=120)
                         assert digest(copy) == log.states()[-1][1]
                     if number == 120:
                         replicator.stop()
                         writer.change()
                         replicator.start()
-                replicator.sync(timeout=60)
+                replicator.sync(timeout=120)
                 assert digest(copy) == log.states()[-1][1]
                 for states, last in [reader.finish() for reader in readers]:
                     assert states > 0

@@ -247,6 +247,49 @@ def _later(recording: Recording, store: TroubledStore, last: int) -> None:
         store.put(0, txid, txid, ltx.encode(changed, pages), timestamp=time)
 
 
+def test_files_that_do_not_lead_to_their_state_change_nothing(
+    signed: Recording, store: TroubledStore, tmp_path: Path, copy: Copy
+) -> None:
+    """Whole and joined as they are: the checksum of the database tells, before a write."""
+    arrange(signed, store, [(0, 1, 1)])
+    copy.follow()
+    content = copy.content()
+    header, pages = ltx.decode(signed.file(2, 2))
+    forged = [(pgno, bytes(512) if pgno == 2 else page) for pgno, page in pages]
+    store.put(0, 2, 2, ltx.encode(header, forged), timestamp=header.timestamp)
+    for _ in range(2):
+        with pytest.raises(PosMismatchError) as caught:
+            copy.following.step()
+        assert caught.value.kind == "diverged"
+    assert copy.content() == content
+    assert copy.txid == 1
+
+
+def test_increments_of_another_history_over_ours_change_nothing(
+    store: TroubledStore, tmp_path: Path, copy: Copy
+) -> None:
+    """One that straddles our state cannot be told by how it joins, but by what it makes."""
+    ours, others = (_with_cold_rows(tmp_path / name) for name in ("a", "b"))
+    first = arrange(ours, store, [(0, 1, 1), (0, 2, 2), (0, 3, 3)])
+    copy.follow()
+    store.delete(first)
+    arrange(others, store, [(1, 3, 4)])
+    with pytest.raises(PosMismatchError):
+        copy.following.step()
+    assert copy.content() == ours.images[3][100:]
+
+
+def _with_cold_rows(path: Path) -> Recording:
+    """Four transactions, of which the second writes most of the pages."""
+    recording = Recording(path, memory_store(), page_size=512)
+    recording.commit("create table t(v)", "create table cold(v)")
+    recording.commit("insert into cold values(randomblob(5000))")
+    recording.commit("insert into t values(1)")
+    recording.commit("insert into t values(2)")
+    recording.close()
+    return recording
+
+
 def test_damaged_file_is_gone_around_or_is_an_error(
     signed: Recording, store: TroubledStore, tmp_path: Path
 ) -> None:
