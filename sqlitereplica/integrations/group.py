@@ -48,7 +48,7 @@ class Replicators(Mapping[str, Replicator]):
         """Start all that do not run yet.
 
         Raises:
-            SQLiteReplicaError: what the first failed with; the others were started.
+            SQLiteReplicaError, OSError: what the first failed with; the others were started.
         """
         _raise_first([_error_of(replicator.start) for replicator in self._all()])
 
@@ -59,7 +59,7 @@ class Replicators(Mapping[str, Replicator]):
             SQLiteReplicaError: what the first failed with; all are stopped all the same.
         """
         members = self._all()
-        errors: list[SQLiteReplicaError | None] = [None] * len(members)
+        errors: list[SQLiteReplicaError | OSError | None] = [None] * len(members)
 
         def stop(at: int, replicator: Replicator) -> None:
             errors[at] = _error_of(lambda: replicator.stop(timeout))
@@ -92,15 +92,15 @@ class Replicators(Mapping[str, Replicator]):
         }
 
 
-def _error_of(do: Callable[[], None]) -> SQLiteReplicaError | None:
+def _error_of(do: Callable[[], None]) -> SQLiteReplicaError | OSError | None:
     try:
         do()
-    except SQLiteReplicaError as error:
+    except (SQLiteReplicaError, OSError) as error:
         return error
     return None
 
 
-def _raise_first(errors: Sequence[SQLiteReplicaError | None]) -> None:
+def _raise_first(errors: Sequence[SQLiteReplicaError | OSError | None]) -> None:
     """Raise the first error, which names the others; return if there is none."""
     found = [error for error in errors if error is not None]
     if not found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from support.mutants_apps import APPS_MUTANTS
 from support.mutants_follow import FOLLOW_MUTANTS
 from support.mutants_lease import LEASE_MUTANTS
 from support.mutants_reading import READING_MUTANTS
@@ -16,4 +17,5 @@ MUTANTS = (
     *LEASE_MUTANTS,
     *FOLLOW_MUTANTS,
     *READING_MUTANTS,
+    *APPS_MUTANTS,
 )

@@ -66,7 +66,7 @@ class Attached:
         self.failed.pop(name, None)
         try:
             await asyncio.to_thread(do, *args)
-        except (SQLiteReplicaError, ValueError) as error:
+        except (SQLiteReplicaError, ValueError, OSError) as error:
             logger.error("%s: %s", name, error)
             self.failed[name] = str(error)
 

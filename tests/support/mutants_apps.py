@@ -1,0 +1,88 @@
+"""Bugs in what brings a Replicator into frameworks."""
+
+from __future__ import annotations
+
+from support.mutant import Mutant
+
+__all__ = ["APPS_MUTANTS"]
+
+LIFESPAN = "tests/integration/test_asgi_lifespan.py::"
+SESSIONS = "tests/integration/test_sqlalchemy.py::"
+DJANGO = "tests/integration/test_django_app.py::"
+FLASK = "tests/integration/test_real_app_flask.py::"
+DATASETTE = "tests/integration/test_real_app_datasette.py::"
+
+APPS_MUTANTS = (
+    Mutant(
+        "the server hears of the shutdown before the flush",
+        "integrations/asgi.py",
+        "                message = await self._flushed(message)\n",
+        "                pass\n",
+        LIFESPAN + "test_flush_that_fails_is_a_shutdown_that_failed",
+    ),
+    Mutant(
+        "an application whose replication cannot start is served",
+        "integrations/asgi.py",
+        'await send(_failed("startup", error))\n            return',
+        "replicator = self._make()",
+        LIFESPAN + "test_replication_that_cannot_start_is_a_startup_that_failed",
+    ),
+    Mutant(
+        "a commit of a session does not wait",
+        "integrations/sqlalchemy.py",
+        "session.info.pop(_COMMITTED, False):\n            wait()",
+        "session.info.pop(_COMMITTED, False):\n            pass",
+        SESSIONS + "test_commit_returns_when_it_is_durable",
+    ),
+    Mutant(
+        "a savepoint counts as a commit",
+        "integrations/sqlalchemy.py",
+        "if not session.in_nested_transaction():",
+        "if session.is_active:",
+        SESSIONS + "test_only_the_commit_of_the_whole_transaction_waits",
+    ),
+    Mutant(
+        "databases that are attached later are not noticed",
+        "integrations/datasette/attached.py",
+        "self._datasette.databases is self._seen:",
+        "self._seen is not None:",
+        DATASETTE + "test_attached_databases_are_replicated",
+    ),
+    Mutant(
+        "a database that is detached is not flushed",
+        "integrations/group.py",
+        "            replicator = self._members.pop(name)\n        replicator.stop()",
+        "            replicator = self._members.pop(name)\n        replicator.status()",
+        "tests/unit/test_configured.py::"
+        "test_group_takes_new_members_and_lets_old_ones_go",
+    ),
+    Mutant(
+        "one that cannot be flushed is not told",
+        "integrations/group.py",
+        "            thread.join()\n        _raise_first(errors)",
+        "            thread.join()",
+        "tests/unit/test_configured.py::"
+        "test_one_that_fails_keeps_no_other_from_starting_or_stopping",
+    ),
+    Mutant(
+        "a live server of Django's tests replicates its database",
+        "integrations/django/databases.py",
+        "if any(_path_now(alias) != path for alias, path in _at_setup.items()):",
+        "if not _at_setup:",
+        DJANGO + "test_commands_and_tests_replicate_nothing",
+    ),
+    Mutant(
+        "a replica that everybody may download is not noticed",
+        "integrations/django/checks.py",
+        'for setting in ("MEDIA_ROOT", "STATIC_ROOT"):',
+        'for setting in ("MEDIA_ROOT",):',
+        DJANGO + "test_check_finds_what_cannot_work",
+    ),
+    Mutant(
+        "tests of a Flask application replicate",
+        "integrations/flask.py",
+        "if self._started or self._app.testing:",
+        "if self._started:",
+        FLASK + "test_replication_is_started_by_requests_but_not_by_tests",
+    ),
+)
