@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from sqlitereplica import Replicator, restore
+from sqlitereplica import Replicator
 from sqlitereplica.integrations.asgi import lifespan
 
 __all__ = ["fast", "star"]
@@ -29,8 +29,7 @@ DATABASE, REPLICA = os.environ["BOOKINGS_DATABASE"], os.environ["BOOKINGS_REPLIC
 
 def make() -> Replicator:
     """The Replicator of this worker."""
-    restore(REPLICA, DATABASE, if_exists="skip", missing="skip")
-    return Replicator(DATABASE, REPLICA, sync_interval=0.2)
+    return Replicator(DATABASE, REPLICA, sync_interval=0.2, restore="if-missing")
 
 
 @asynccontextmanager

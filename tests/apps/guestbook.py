@@ -25,6 +25,7 @@ def create_app() -> Flask:
     app.config["SQLITEREPLICA"] = {
         "database": "guests.db",
         "replicas": os.environ["GUESTBOOK_REPLICA"],
+        "restore": "if-missing",
         "sync_interval": 0.2,
     }
     replication.init_app(app)

@@ -16,7 +16,7 @@ from sqlalchemy import event, func, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from sqlitereplica import Replicator, restore
+from sqlitereplica import Replicator
 from sqlitereplica.integrations.asgi import lifespan
 from sqlitereplica.integrations.sqlalchemy import replicator_of, sync_on_commit
 
@@ -67,8 +67,7 @@ def begin(connection: Any) -> None:
 
 def make() -> Replicator:
     """The Replicator of this process: commits of ``sessions`` wait for it."""
-    restore(REPLICA, DATABASE, if_exists="skip", missing="skip")
-    replicator = replicator_of(engine, REPLICA, sync_interval=0.2)
+    replicator = replicator_of(engine, REPLICA, sync_interval=0.2, restore="if-missing")
     sync_on_commit(sessions, replicator, timeout=60)
     return replicator
 

@@ -109,7 +109,7 @@ def check_durable(clients: Clients, found: dict[int, str]) -> None:
 def test_guests_survive_sigkill_and_the_loss_of_the_machine(
     guestbook: Guestbook,
 ) -> None:
-    """Fetched by the command, started by the first request, killed: all are there."""
+    """Fetched and replicated from the first request on, killed: all are there."""
     with guestbook.serve() as server:
         with Clients(server.port, sign, threads=4) as clients:
             clients.wait_for(40)
@@ -117,9 +117,7 @@ def test_guests_survive_sigkill_and_the_loss_of_the_machine(
     check_durable(clients, names(guestbook.restored()))
 
     guestbook.lose()
-    code, output = guestbook.flask("sqlitereplica", "restore")
-    assert (code, "restored from" in output) == (0, True), output
-    with guestbook.serve() as server:
+    with guestbook.serve("--workers", "2") as server:
         with Clients(server.port, lambda c, n: sign(c + 100, n), threads=2) as later:
             later.wait_for(20)
         assert request(server, "GET", "/healthz")[0] == 200
@@ -161,6 +159,11 @@ def test_commands_say_what_there_is(guestbook: Guestbook) -> None:
     assert (code, points["points"] > 0) == (0, True)
     code, output = guestbook.flask("sqlitereplica", "status", "other")
     assert (code, "does not name 'other'" in output) == (1, True), output
+
+    guestbook.lose()
+    code, output = guestbook.flask("sqlitereplica", "restore")
+    assert (code, "restored from" in output) == (0, True), output
+    assert names(guestbook.database) == {1: "one"}
 
     for path in guestbook.replica.rglob("*.ltx"):
         path.write_bytes(path.read_bytes()[:-1] + b"?")

@@ -30,7 +30,11 @@ DATABASES = {
     }
 }
 SQLITEREPLICA = {
-    "default": {"replicas": os.environ["SHOP_REPLICA"], "stop_timeout": 60},
+    "default": {
+        "replicas": os.environ["SHOP_REPLICA"],
+        "restore": "if-missing",
+        "stop_timeout": 60,
+    },
 }
 LOGGING = {
     "version": 1,
