@@ -38,6 +38,7 @@ from sqlitereplica.reading import (
 from sqlitereplica.replicate import (
     Follower,
     FollowerStatus,
+    HealthReport,
     LeaseStatus,
     Mirror,
     Position,
@@ -68,6 +69,7 @@ __all__ = [
     "FollowTimeoutError",
     "Follower",
     "FollowerStatus",
+    "HealthReport",
     "InvalidFileError",
     "Lease",
     "LeaseHeldError",

@@ -1,19 +1,23 @@
 """What the library reports, apart from errors that it raises.
 
 Everything worth knowing about a running Replicator is one frozen ``Event`` given to one
-function. The default observer writes it to ``logging`` under ``sqlitereplica``; metrics and
-tests pass their own. An observer is called in the thread where the event happened and must
-not block.
+observer. The default one writes it to ``logging`` under ``sqlitereplica``; metrics and tests
+pass their own. An observer is called in the thread where the event happened and must not
+block.
+
+Some events are only good for measuring: each operation on a store, each increment, each
+``sync``, the status every few seconds. Only an observer that has ``detailed = True`` is given
+them.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-__all__ = ["Event", "Observer", "guarded", "log_event"]
+__all__ = ["DETAILS", "Event", "Observer", "Observers", "guarded", "log_event"]
 
 logger = logging.getLogger("sqlitereplica")
 
@@ -25,7 +29,8 @@ class Event:
     ``action`` is a stable word: ``attach``, ``capture-error``, ``upload``,
     ``delta``, ``snapshot``, ``behind``, ``replica-error``, ``replica-ok``, ``fenced``,
     ``table-error``, ``checkpoint-error``, ``replica-damaged``, ``exit-flush-failed``,
-    ``peer``, ``election-error``, ``desk-error``, ``boot``.
+    ``peer``, ``election-error``, ``desk-error``, ``boot``; in detail ``operation``,
+    ``increment``, ``sync``, ``status``.
     """
 
     action: str
@@ -36,22 +41,56 @@ class Event:
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
-Observer = Callable[[Event], None]
+class Observer(Protocol):
+    """Is given every event: a function, or an object that can be called.
+
+    With an attribute ``detailed`` that is true, also those that are for measuring.
+    """
+
+    def __call__(self, event: Event, /) -> None:
+        """Take an event; must not block."""
 
 
-def guarded(observer: Observer) -> Observer:
+class Observers:
+    """Several observers as one. Each is given what it wants; none disturbs the others.
+
+    Example:
+        >>> observer = Observers(log_event, print)
+    """
+
+    def __init__(self, *observers: Observer) -> None:
+        """Give every event to these, in this order."""
+        self._all = [guarded(observer) for observer in observers]
+        self.detailed = any(observer.detailed for observer in self._all)
+
+    def __call__(self, event: Event, /) -> None:
+        """Pass it on."""
+        for observer in self._all:
+            observer(event)
+
+
+DETAILS = frozenset({"increment", "operation", "status", "sync"})
+
+
+class guarded:  # noqa: N801  (used like a function)
     """The observer, without the power to stop replication by raising."""
 
-    def observe(event: Event) -> None:
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self.detailed = bool(getattr(observer, "detailed", False))
+        """Whether it wants the events that are for measuring."""
+
+    def __call__(self, event: Event, /) -> None:
+        """Pass it on, if it is wanted."""
+        if event.action in DETAILS and not self.detailed:
+            return
         try:
-            observer(event)
+            self._observer(event)
         except BaseException:
             logger.exception("the observer failed", extra={"action": "observer-error"})
 
-    return observe
 
-
-def log_event(event: Event) -> None:
+def log_event(event: Event, /) -> None:
     """Write an event to the log, with its fields as attributes of the record."""
     parts = [event.action, event.database]
     if event.replica:
@@ -65,4 +104,7 @@ def log_event(event: Event) -> None:
         "replica": event.replica,
         **{f"event_{key}": value for key, value in event.data.items()},
     }
+    if event.error is not None:
+        extra["event_error"] = type(event.error).__name__
+        extra["event_kind"] = getattr(event.error, "kind", "")
     logger.log(event.level, " ".join(parts), extra=extra)

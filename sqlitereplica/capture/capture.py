@@ -330,6 +330,11 @@ class Capture:
         """Why checkpoints of ours fail at present; None when they do not."""
         return self._tail.checkpoint_error if self._tail else None
 
+    @property
+    def frame(self) -> int:
+        """The last frame of the WAL that was captured; 0 at its beginning."""
+        return self._tail.frame if self._tail else 0
+
     def metrics(self) -> tuple[int, int, int]:
         """(WAL resets, forced checkpoints, most frames seen in the WAL)."""
         tail = self._tail

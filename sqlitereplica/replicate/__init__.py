@@ -1,5 +1,6 @@
 """The Replicator: capture, replicas and who waits for them, and the Follower."""
 
+from sqlitereplica.replicate.assess import HealthReport
 from sqlitereplica.replicate.bookmark import Position
 from sqlitereplica.replicate.follower import Follower, FollowerStatus
 from sqlitereplica.replicate.forget import forget_metadata
@@ -11,6 +12,7 @@ from sqlitereplica.replicate.waiting import Require
 __all__ = [
     "Follower",
     "FollowerStatus",
+    "HealthReport",
     "LeaseStatus",
     "Mirror",
     "Position",

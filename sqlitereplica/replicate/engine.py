@@ -108,6 +108,7 @@ class Engine:
         self._doubt: ContinuityLostError | None = None
         self._busy_since: float | None = None
         self._tables_at = 0.0
+        self._began = 0.0
 
     # -- called by other threads -----------------------------------------------------
 
@@ -174,6 +175,7 @@ class Engine:
             raise self._doubt
         ticket = self.tickets.close() if self._is_due() or self._is_free() else None
         self.looks.begin()
+        self._began = self._clock()
         try:
             frames = self.capture.step()
             if ticket is not None:
@@ -344,6 +346,10 @@ class Engine:
         """Take an increment from capture and pass it on."""
         state = increment.state
         self.tables.append(state.commit, state.checksum, changes)
+        if getattr(self._observer, "detailed", False):
+            size = len(increment.pgnos) * state.page_size
+            seconds = self._clock() - self._began
+            self._report("increment", seconds=seconds, bytes=size)
         for name, pgnos in self.spool.add(increment).items():
             base = self.capture.table.copy()
             base.forget(pgnos)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from sqlitereplica.events import Observer
+from sqlitereplica.events import Event, Observer
 from sqlitereplica.ltx import FileInfo
 from sqlitereplica.policy import Retention
 from sqlitereplica.replicate.compaction import CompactionTask, compact_level
@@ -29,6 +29,7 @@ from sqlitereplica.replicate.status import ReplicaStatus
 from sqlitereplica.replicate.worker import Phase, ReplicaWorker
 from sqlitereplica.replicate.workshop import Workshop
 from sqlitereplica.store import LTXStore
+from sqlitereplica.store.attempts import Operation
 
 __all__ = ["Line"]
 
@@ -62,9 +63,10 @@ class Line:
         self._engine, self._peers, self._now = engine, peers, now
         self._policy = history.retention
         self.recent = Recent(folder, prefix, _RECENT_BYTES)
+        self._observer, self._name, self._database = observer, name, database
         self.worker = ReplicaWorker(
             name,
-            open_store,
+            partial(self._opened, open_store),
             database=database,
             spool=engine.spool,
             tables=engine.tables,
@@ -130,6 +132,28 @@ class Line:
             is_healing=lambda: bool(self.repair.broken),
             now_ms=self._now_ms,
             clock=clock,
+        )
+
+    def _opened(self, open_store: Callable[[], LTXStore]) -> LTXStore:
+        store = open_store()
+        if getattr(self._observer, "detailed", False):
+            store.attempts.watch = self._tell
+        return store
+
+    def _tell(self, operation: Operation) -> None:
+        """Report an attempt at an operation of the store."""
+        self._observer(
+            Event(
+                action="operation",
+                database=self._database,
+                replica=self._name,
+                error=operation.error,
+                data={
+                    "operation": operation.name,
+                    "seconds": operation.seconds,
+                    "bytes": operation.size,
+                },
+            )
         )
 
     def _make_drills(

@@ -443,6 +443,10 @@ class Replicator(Waiting):
             replicas=(),
         )
 
+    def _observe(self, action: str, **event: Any) -> None:
+        observe = self._options.observer
+        observe(Event(action=action, database=self._options.path, **event))
+
     @property
     def _running(self) -> Running | None:
         """What runs here, if this process is elected."""

@@ -14,6 +14,7 @@ from sqlitereplica.errors import (
     SQLiteReplicaError,
     SyncTimeoutError,
 )
+from sqlitereplica.events import Event
 from sqlitereplica.replicate.anyworker import AnyWorker
 from sqlitereplica.replicate.bookmark import Position
 from sqlitereplica.replicate.calls import Call, Pending
@@ -29,6 +30,7 @@ from sqlitereplica.replicate.mirror import Mirror
 from sqlitereplica.replicate.mirroring import MirrorWorker
 from sqlitereplica.replicate.options import Options
 from sqlitereplica.replicate.pinning import pin_everywhere
+from sqlitereplica.replicate.pulse import Pulse
 from sqlitereplica.replicate.spool import Spool
 from sqlitereplica.replicate.status import Status
 from sqlitereplica.replicate.tickets import ALL, Ticket
@@ -67,6 +69,8 @@ class Running:
         self.engine.workers = workers
         self._threads = [WorkerThread(worker) for worker in workers]
         self.engine.wake_workers = self._wake_workers
+        detailed = getattr(options.observer, "detailed", False)
+        self._pulse = Pulse(self._tell_status) if detailed else None
         self._guard: Guard | None = guard_path(options.path, copy)
 
     def _make_turn(self, copy: str) -> tuple[Leasing | None, Turn | None]:
@@ -164,6 +168,8 @@ class Running:
             housekeeper().add(line.history for line in self.lines)
             self._is_going = True
             self._going.set()
+            if self._pulse is not None:
+                self._pulse.start()
 
     def end(self, timeout: float) -> None:
         """Stop the threads and let the database go; waits up to ``timeout`` seconds.
@@ -172,6 +178,8 @@ class Running:
         folder, for what was being put may still arrive.
         """
         self._deadline = deadline = time.monotonic() + timeout
+        if self._pulse is not None:
+            self._pulse.stop()
         desk().remove(self)  # first: no peer is to be told that we stop
         with self._phase:
             self._is_ended = True
@@ -336,6 +344,18 @@ class Running:
         return pin_everywhere(name, self.options.replicas, workers)
 
     # -- status ----------------------------------------------------------------------
+
+    def _tell_status(self) -> None:
+        """Report how it is, for gauges."""
+        table, frame = self.engine.capture.table, self.engine.capture.frame
+        wal = 32 + frame * (24 + table.page_size) if frame else 0
+        data = {
+            "status": self.status(),
+            "database_bytes": table.commit * table.page_size,
+            "wal_bytes": wal,
+        }
+        path, observe = self.options.path, self.options.observer
+        observe(Event(action="status", database=path, data=data))
 
     def status(self) -> Status:
         """What is going on."""

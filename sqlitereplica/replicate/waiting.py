@@ -5,12 +5,19 @@ A wait is a call, a value (``calls.py``), for the process that replicates.
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from types import TracebackType
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
+from sqlitereplica.errors import SQLiteReplicaError
+from sqlitereplica.replicate.assess import HealthReport, Limits, assess
 from sqlitereplica.replicate.bookmark import Position
 from sqlitereplica.replicate.calls import Call, GetPosition, Pending, Sync
+from sqlitereplica.replicate.status import Status
 
 __all__ = ["Durable", "Require", "Waiting", "quorum", "seconds"]
 
@@ -45,7 +52,7 @@ class Submits(Protocol):
 
 
 class Waiting(ABC):
-    """The part of a Replicator that waits. Thread-safe."""
+    """The part of a Replicator that waits, and says whether waiting is worth it. Thread-safe."""
 
     def __init__(self, require: Require, *, replicas: int) -> None:
         quorum(require, replicas)
@@ -54,6 +61,27 @@ class Waiting(ABC):
     @abstractmethod
     def _role_now(self) -> Submits:
         """What takes calls at present; raises ReplicatorClosedError when nothing does."""
+
+    @abstractmethod
+    def status(self) -> Status:
+        """What is going on, as a frozen value."""
+
+    @abstractmethod
+    def _observe(self, action: str, **event: Any) -> None:
+        """Report an event of this database."""
+
+    @contextmanager
+    def _measured(self) -> Iterator[None]:
+        """Report a wait in the caller's own thread, and trace, when it has ended."""
+        began, failure = time.monotonic(), None
+        try:
+            yield
+        except SQLiteReplicaError as error:
+            failure = error
+            raise
+        finally:
+            data = {"seconds": time.monotonic() - began}
+            self._observe("sync", error=failure, data=data)
 
     def sync(
         self, timeout: float | None = 30.0, *, require: Require | None = None
@@ -76,7 +104,8 @@ class Waiting(ABC):
             ReplicatorClosedError: not running.
             ValueError: ``require`` makes no sense.
         """
-        self._wait(None, timeout, require).wait()
+        with self._measured():
+            self._wait(None, timeout, require).wait()
 
     async def sync_async(
         self,
@@ -85,7 +114,8 @@ class Waiting(ABC):
         require: Require | None = None,
     ) -> None:
         """``sync`` for asyncio; blocks no thread. Raises as ``sync``."""
-        await self._wait(None, timeout, require).wait_async()
+        with self._measured():
+            await self._wait(None, timeout, require).wait_async()
 
     def durable(
         self, timeout: float | None = 30.0, *, require: Require | None = None
@@ -95,7 +125,7 @@ class Waiting(ABC):
         The end of the block waits, and raises, as ``sync``. When the block itself raises
         nothing is waited for: its exception goes on at once.
         """
-        quorum(self._require if require is None else require, self._replicas)
+        self._quorum(require)
         return Durable(self, timeout, require)
 
     def position(self) -> Position:
@@ -138,7 +168,8 @@ class Waiting(ABC):
             SyncTimeoutError, StoreError, DatabaseStateError, ReplicatorClosedError: as
                 ``sync``.
         """
-        self._wait(_position(position), timeout, require).wait()
+        with self._measured():
+            self._wait(_position(position), timeout, require).wait()
 
     async def wait_async(
         self,
@@ -148,12 +179,44 @@ class Waiting(ABC):
         require: Require | None = None,
     ) -> None:
         """``wait`` for asyncio; blocks no thread."""
-        await self._wait(_position(position), timeout, require).wait_async()
+        with self._measured():
+            await self._wait(_position(position), timeout, require).wait_async()
+
+    def health(
+        self,
+        *,
+        max_lag: float = 60.0,
+        max_spool_bytes: int | None = None,
+        max_verify_age: float | None = None,
+        require: Require | None = None,
+    ) -> HealthReport:
+        """Whether all is well enough, for a load balancer: ``status``, judged.
+
+        Args:
+            max_lag: Seconds that a replica may be behind.
+            max_spool_bytes: Bytes that may wait for a replica.
+            max_verify_age: Seconds since its last good drill (``verify_interval``).
+            require: How many replicas must be within these limits; by default what the
+                Replicator was given.
+
+        Raises:
+            ValueError: a limit makes no sense.
+        """
+        limits = Limits(
+            max_lag=max_lag,
+            max_spool_bytes=max_spool_bytes,
+            max_verify_age=max_verify_age,
+            need=self._quorum(require),
+        )
+        return assess(self.status(), limits, datetime.now(UTC))
+
+    def _quorum(self, require: Require | None) -> int:
+        return quorum(self._require if require is None else require, self._replicas)
 
     def _wait(
         self, position: Position | None, timeout: float | None, require: Require | None
     ) -> Pending:
-        needed = quorum(self._require if require is None else require, self._replicas)
+        needed = self._quorum(require)
         need = None if needed == self._replicas else needed
         call = Sync(timeout=seconds(timeout), need=need, position=position)
         return self._role_now().submit(call)

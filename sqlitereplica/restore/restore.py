@@ -24,11 +24,13 @@ from sqlitereplica.errors import (
     SQLiteReplicaError,
     StoreError,
 )
+from sqlitereplica.events import Observer
 from sqlitereplica.restore.assemble import Wanted
 from sqlitereplica.restore.at import At
 from sqlitereplica.restore.check import Verify, check_database
 from sqlitereplica.restore.choose import Candidate, Source, choose, open_stores, worst
 from sqlitereplica.restore.mark import make_mark
+from sqlitereplica.restore.measuring import measured
 from sqlitereplica.restore.oldcopy import OldCopy, UnfitCopyError
 from sqlitereplica.restore.output import Made
 from sqlitereplica.restore.plan import to_datetime
@@ -99,6 +101,7 @@ def restore(
     verify: Verify | None = "quick",
     callback: Callback | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    observer: Observer | None = None,
 ) -> RestoreResult:
     """Restore a database to ``path``.
 
@@ -122,6 +125,7 @@ def restore(
             indexes with tables). All checksums are verified in any case.
         callback: Is told the bytes to fetch and those fetched.
         storage_options: For the filesystem of a URL.
+        observer: Is given one event at the end, ``restore``, with its duration.
 
     Raises:
         NotRestorableError: There is no backup, or not of the state asked for.
@@ -134,6 +138,36 @@ def restore(
         OSError: ``path`` cannot be written, or the disk has no room.
         ValueError: An argument makes no sense.
     """
+    with measured(observer, path) as told:
+        result = _restore(
+            replica,
+            path,
+            at=at,
+            txid=txid,
+            if_exists=if_exists,
+            keep_old=keep_old,
+            missing=missing,
+            verify=verify,
+            callback=callback,
+            storage_options=storage_options,
+        )
+        told(result.source or "", reason=result.reason, bytes=result.bytes_fetched)
+    return result
+
+
+def _restore(
+    replica: Source | Sequence[Source],
+    path: str | os.PathLike[str],
+    *,
+    at: At | None,
+    txid: int | None,
+    if_exists: IfExists,
+    keep_old: KeepOld,
+    missing: Missing,
+    verify: Verify | None,
+    callback: Callback | None,
+    storage_options: Mapping[str, Any] | None,
+) -> RestoreResult:
     check_choice("if_exists", if_exists, get_args(IfExists))
     check_choice("missing", missing, get_args(Missing))
     check_choice("verify", verify, (*get_args(Verify), None))

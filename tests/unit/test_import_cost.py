@@ -19,6 +19,7 @@ HEAVY = {
     "datasette",
     "django",
     "flask",
+    "opentelemetry",
     "pandas",
     "prometheus_client",
     "pytest",

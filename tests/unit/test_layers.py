@@ -55,6 +55,7 @@ FENCES: dict[str, set[str]] = {
     },
     "s3fs": {"store", "testing"},
     "prometheus_client": {"integrations"},
+    "opentelemetry": {"integrations.opentelemetry"},
     "datasette": {"integrations.datasette"},
     "django": {"integrations.django"},
     "flask": {"integrations.flask"},

@@ -1,0 +1,219 @@
+"""Metrics: in one process, and in the workers of a real server."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
+from support.capturing import make_database
+from support.lifetime import await_true, write
+from support.switchable import SwitchableFileSystem
+from support.webserver import WebServer
+
+from sqlitereplica import Replica, Replicator, SyncTimeoutError, restore
+from sqlitereplica.events import Event, Observers
+from sqlitereplica.integrations.prometheus import PrometheusObserver
+
+APPS = Path(__file__).parents[2] / "apps"
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    """One of the test's own."""
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    """The application's connection."""
+    with closing(make_database(tmp_path / "app.db")) as connection:
+        yield connection
+
+
+def test_metrics_of_a_working_replicator(
+    registry: CollectorRegistry, db: sqlite3.Connection, tmp_path: Path
+) -> None:
+    """Gauges say how it is when it stops, counters what was done; names are Litestream's."""
+    events: list[Event] = []
+    metrics = PrometheusObserver(registry=registry, then=events.append)
+    store = SwitchableFileSystem()
+    replica = Replica(store, path="/r", name="memory://r")
+    path = str(tmp_path / "app.db")
+    with Replicator(path, replica, sync_interval=3600, observer=metrics) as replicator:
+        replicator.sync()
+        for _ in range(3):
+            write(db)
+            replicator.sync()
+    restore(replica, tmp_path / "restored.db", observer=metrics)
+
+    def value(name: str, **labels: str) -> float:
+        found = registry.get_sample_value(f"litestream_{name}", labels)
+        assert found is not None, (name, labels)
+        return found
+
+    one = {"db": path, "replica": "memory://r"}
+    assert value("db_size", db=path) == len(db.serialize())
+    assert value("wal_size", db=path) > 4096
+    assert value("txid", db=path) == value("replica_txid", **one) == 4
+    assert value("sync_count", db=path) == 3
+    assert value("sync_seconds", db=path) > 0
+    assert value("total_wal_bytes", db=path) >= 3 * 4096
+    assert value("disk_full", db=path) == 0
+    assert (value("replica_lag_seconds", **one), value("replica_up", **one)) == (0, 1)
+    assert value("replica_last_success_timestamp_seconds", **one) > 1_700_000_000
+    assert value("replica_spool_bytes", **one) == 0
+    put = {"replica_type": "memory", "operation": "PUT"}
+    assert value("replica_operation_total", **put) == 4
+    assert value("replica_operation_bytes", **put) > 0
+    assert value("replica_operation_duration_seconds_count", **put) == 4
+    assert value("durable_wait_seconds_count", db=path, outcome="ok") == 5
+    assert value("restore_duration_seconds_count", outcome="restored") == 1
+    assert "upload" in {e.action for e in events}
+    assert "operation" not in {e.action for e in events}
+
+
+def test_metrics_of_a_store_that_is_away(
+    registry: CollectorRegistry, db: sqlite3.Connection, tmp_path: Path
+) -> None:
+    """Errors are counted by what they are, and a full disk is a gauge of its own."""
+    metrics = PrometheusObserver(registry=registry, then=lambda event: None)
+    store = SwitchableFileSystem()
+    path = str(tmp_path / "app.db")
+    replica = Replica(store, path="/r", name="memory://r")
+
+    def value(name: str, **labels: str) -> float:
+        return registry.get_sample_value(f"litestream_{name}", labels) or 0.0
+
+    with Replicator(path, replica, observer=metrics) as replicator:
+        replicator.sync()
+        store.fail(OSError(28, "no space"))
+        write(db)
+        with pytest.raises(SyncTimeoutError):
+            replicator.sync(timeout=0.05)
+        await_true(lambda: value("disk_full", db=path))
+        put = {"replica_type": "memory", "operation": "PUT"}
+        assert value("replica_operation_errors_total", **put, code="store") > 0
+        timeouts = {"db": path, "outcome": "sync-timeout"}
+        assert value("durable_wait_seconds_count", **timeouts) == 1
+        store.heal()
+        replicator.sync()
+    assert value("disk_full", db=path) == 0
+
+
+def test_several_observers_take_what_each_wants(
+    db: sqlite3.Connection, tmp_path: Path
+) -> None:
+    """Details go to who asks for them; one that raises harms neither the others nor us."""
+
+    class Detailed(list[Event]):
+        detailed = True
+
+        def __call__(self, event: Event) -> None:
+            self.append(event)
+
+    def broken(event: Event) -> None:
+        raise RuntimeError
+
+    plain: list[Event] = []
+    detailed = Detailed()
+    observer = Observers(broken, plain.append, detailed)
+    with Replicator(tmp_path / "app.db", tmp_path / "r", observer=observer) as r:
+        r.sync()
+        write(db)
+        r.sync()
+    seen = {event.action for event in detailed}
+    assert {"attach", "operation", "increment", "sync", "status", "upload"} <= seen
+    assert {event.action for event in plain} == {"attach", "delta", "upload"}
+
+
+# -- many processes --------------------------------------------------------------------
+
+
+class Site:
+    """The application under gunicorn."""
+
+    def __init__(self, server: WebServer) -> None:
+        self.server = server
+
+    def post(self) -> None:
+        """One durable note."""
+        with closing(
+            HTTPConnection("127.0.0.1", self.server.port, timeout=60)
+        ) as connection:
+            connection.request("POST", "/note")
+            assert connection.getresponse().status == 200
+
+    def metrics(self) -> dict[str, float]:
+        """The values by name; there is one database and one replica."""
+        with closing(
+            HTTPConnection("127.0.0.1", self.server.port, timeout=60)
+        ) as connection:
+            connection.request("GET", "/metrics")
+            text = connection.getresponse().read().decode()
+        found: dict[str, float] = {}
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if "operation" not in sample.labels or (
+                    sample.labels["operation"] == "PUT"
+                ):
+                    found[sample.name] = found.get(sample.name, 0) + sample.value
+        return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_metrics_of_all_workers_are_one(tmp_path: Path) -> None:
+    """Whichever worker is asked, also after the one that replicated was killed."""
+    (tmp_path / "prometheus").mkdir()
+    path = os.pathsep.join(filter(None, [str(APPS), os.environ.get("PYTHONPATH")]))
+    env = {
+        "PYTHONPATH": path,
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HOME": str(tmp_path),
+        "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "prometheus"),
+        "MEASURED_DATABASE": str(tmp_path / "app.db"),
+        "MEASURED_REPLICA": str(tmp_path / "replica"),
+    }
+    settings = f"--config={APPS / 'measured_gunicorn.py'}"
+    command = f"-m gunicorn --bind=127.0.0.1:0 --workers=2 {settings} measured"
+    with WebServer(
+        [sys.executable, *f"{command}:application".split()],
+        log=tmp_path / "server.log",
+        folder=tmp_path,
+        env=env,
+    ) as server:
+        site = Site(server)
+        for _ in range(10):
+            site.post()
+        await_true(lambda: site.metrics().get("litestream_txid", 0) >= 2)
+        before = site.metrics()
+        assert before["litestream_durable_wait_seconds_count"] == 10
+        puts = before["litestream_replica_operation_total"]
+        assert puts >= before["litestream_sync_count"] >= 1
+        assert before["litestream_running"] == 1
+
+        elected = server.get("/status")["pid"]
+        os.kill(elected, signal.SIGKILL)
+        await_true(lambda: server.get("/status")["pid"] not in (0, elected))
+        for _ in range(4):
+            site.post()
+
+        def is_taken_over() -> bool:
+            now = site.metrics()
+            waits = now["litestream_durable_wait_seconds_count"]
+            txid = now.get("litestream_txid", 0)
+            more = now["litestream_replica_operation_total"] > puts
+            return waits == 14 and txid > before["litestream_txid"] and more
+
+        await_true(is_taken_over)
+        assert site.metrics()["litestream_running"] == 1
+        assert server.get("/status")["ok"]
