@@ -25,7 +25,7 @@ from sqlitereplica.errors import (
     ReplicatorClosedError,
     SQLiteReplicaError,
 )
-from sqlitereplica.events import Observer, guarded, log_event
+from sqlitereplica.events import Event, Observer, guarded, log_event
 from sqlitereplica.policy import Lease, Retention
 from sqlitereplica.replicate.boot import RestoreWhen, fetch_if_missing
 from sqlitereplica.replicate.calls import (
