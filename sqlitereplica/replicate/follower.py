@@ -9,6 +9,7 @@ an event is reported when a row of failures begins and when it ends, and ``wait`
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import logging
 import os
@@ -59,6 +60,12 @@ class FollowerStatus:
     """When the replica was last read without a failure."""
     error: str | None
     """What fails at present; None when nothing does."""
+
+    def to_json(self) -> bytes:
+        """The fields as one JSON object, for a health endpoint; times in RFC 3339."""
+        import msgspec
+
+        return msgspec.json.encode(self)
 
     @property
     def ok(self) -> bool:
@@ -186,6 +193,18 @@ class Follower:
     ) -> None:
         self.stop()
 
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(self.start)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await asyncio.to_thread(self.stop)
+
     def wait(
         self, txid: int | None = None, timeout: float | None = 30.0
     ) -> FollowerStatus:
@@ -206,6 +225,14 @@ class Follower:
         if not running.wait(txid, timeout):
             raise too_late(running, txid, timeout)
         return self.status()
+
+    async def wait_async(
+        self,
+        txid: int | None = None,
+        timeout: float | None = 30.0,  # noqa: ASYNC109
+    ) -> FollowerStatus:
+        """``wait`` for asyncio, in a thread of its pool. Raises as ``wait``."""
+        return await asyncio.to_thread(self.wait, txid, timeout)
 
     def promote(
         self,

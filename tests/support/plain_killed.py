@@ -48,7 +48,7 @@ while not select.select([sys.stdin], [], [], 0)[0]:
     db.execute("commit")
     seen.add(low)
     reads += 1
-    time.sleep(0.001)
+    time.sleep(0.004)
 print(reads, len(seen), flush=True)
 """
 

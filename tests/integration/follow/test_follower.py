@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import random
 import shutil
@@ -174,6 +176,22 @@ def test_status_tells_how_it_fares(tmp_path: Path) -> None:
     words = [event.action for event in events]
     assert words.count("follow-error") >= 2 and words.count("follow-ok") >= 2
     assert all(event.database == str(tmp_path / "f.db") for event in events)
+
+
+def test_it_is_used_in_asyncio(tmp_path: Path) -> None:
+    """Started, waited for and stopped without blocking the loop; its status is JSON."""
+    recorded = Recording(tmp_path / "s.db", LTXStore.open(tmp_path / "r"))
+    recorded.commit("create table t(id integer primary key, v)")
+    recorded.close()
+
+    async def follow() -> bytes:
+        async with Follower(tmp_path / "r", tmp_path / "f.db") as follower:
+            status = await follower.wait_async(timeout=120)
+            return status.to_json()
+
+    told = json.loads(asyncio.run(follow()))
+    assert (told["state"], told["txid"], told["error"]) == ("following", 1, None)
+    assert rows(tmp_path / "f.db") == 0
 
 
 def test_replaced_source_is_an_error_and_overwrite_follows_it(tmp_path: Path) -> None:
