@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from sqlitereplica.errors import (
     DatabaseStateError,
@@ -45,6 +45,11 @@ class _Home(Protocol):
         """Let it go."""
 
 
+Seal: TypeAlias = Callable[[Held, bytes], bool]
+"""Given the state of the file and its first page as it was replicated, sees to it that nobody
+else adds to the replica any more. False if somebody just has: it is to be called again."""
+
+
 class _Promotion:
     """Somebody waits for the file to be given away, by that look or a later one."""
 
@@ -62,7 +67,9 @@ class FollowThread:
         meta: _Home,
         interval: float,
         report: Callable[..., None],
+        seal: Seal | None = None,
     ) -> None:
+        """``seal`` is called before the file is given away, see ``Seal``."""
         self.following, self.health = following, Health()
         self.current_at: float | None = None
         """When the last look began that found nothing new."""
@@ -70,6 +77,7 @@ class FollowThread:
             target=self._run, name="sqlitereplica-follower", daemon=True
         )
         self._meta, self._interval, self._report = meta, interval, report
+        self._seal = seal
         self._changed = threading.Condition()
         self._wakeup = threading.Event()
         self._looks = self._current = self._waiters = 0
@@ -184,8 +192,20 @@ class FollowThread:
         self._succeeded(begun, more)
         promotion = self._promotion
         if not more and promotion is not None and promotion.look <= self._looks:
+            if self._seal is not None:
+                return self._close_replica(self._seal)
             self._promote(promotion.future)
         return 0.0 if more else self._interval
+
+    def _close_replica(self, seal: Seal) -> float:
+        """Seal it; then look once more, for what is in it now."""
+        try:
+            if seal(*self.following.first_page()):
+                self._seal = None
+        except Exception as error:  # noqa: BLE001
+            self._failed(error)  # as that of a look
+            return max(self._interval, self._pause())
+        return 0.0
 
     def _succeeded(self, begun: float, more: bool) -> None:
         self._blocked_since, self._blocked_told = None, False

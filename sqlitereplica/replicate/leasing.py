@@ -219,10 +219,17 @@ class Leasing:
 
         Not so when it is of an earlier process of this host: that is taken over at once.
         """
-        state = self._state
-        if state.stage is not Stage.WAITING or state.holder is None:
+        state, holder = self._state, self._state.holder
+        if state.stage is not Stage.WAITING or holder is None:
             return False
-        return not state.me.was(state.holder)
+        return not state.me.was(holder)
+
+    def is_known_to_be_ours(self) -> bool:
+        """Whether this host holds it, or its earlier life did and nobody has since."""
+        state, holder = self._state, self._state.holder
+        return state.stage is Stage.HELD or (
+            holder is not None and state.me.was(holder)
+        )
 
     def is_open(self) -> bool:
         """Whether this host may publish now."""
@@ -246,6 +253,11 @@ class Leasing:
             key=self.replica,
             kind="lease-unconfirmed",
         ) from self.error
+
+    def refuse_if_lost(self) -> None:
+        """Raise LeaseLostError if another host has taken over."""
+        if self._state.stage is Stage.LOST:
+            raise self._lost()
 
     def _lost(self) -> LeaseLostError:
         holder = self._state.holder

@@ -85,6 +85,8 @@ class Options:
         """Refuse what cannot be meant."""
         if any(os.path.realpath(m.pattern) == self.path for m in self.mirrors):
             raise ValueError(f"{self.path} cannot be a mirror of itself")
+        if self.standby and self.lease is None:
+            raise ValueError("a standby waits for a lease: lease=False excludes it")
         if self.lease is not None and not self.replicas:
             raise ValueError(
                 "a lease needs a replica to be in: a mirror cannot hold it"

@@ -153,7 +153,7 @@ class Replicator(Waiting):
             history=HistoryOptions.of(
                 levels, snapshot_interval, retention, verify_interval
             ),
-            lease=Lease.of(lease or standby),
+            lease=Lease.of(standby if lease is None else lease),
             standby=standby,
         )
         super().__init__(require, replicas=len(self._options.names))
@@ -324,6 +324,8 @@ class Replicator(Waiting):
     def _was_used(self) -> bool:
         """Not so in a child of a fork that did nothing with the copy that it got."""
         role = self._role
+        if isinstance(role, Running):
+            return not role.has_nothing_to_flush
         return not isinstance(role, Peer) or role.used
 
     def _after_fork(self) -> None:

@@ -262,6 +262,13 @@ class Running:
         future = ticket.futures[need]
         return Pending(future, timeout, lambda: self._expire(ticket, timeout))
 
+    @property
+    def has_nothing_to_flush(self) -> bool:
+        """Whether nothing was committed here that another host does not have."""
+        if self._is_going or self.leasing is None or not self.options.standby:
+            return False
+        return not self.leasing.is_known_to_be_ours()
+
     def wait_turn(self, timeout: float | None) -> None:
         """Return when this host replicates; at once without a lease.
 

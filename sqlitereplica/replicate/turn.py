@@ -2,8 +2,9 @@
 
 Without a lease it is ours at once. With one, a thread waits until the lease is held, and then
 lets replication begin (``go``). As a *standby* it keeps the database at the newest state of
-the replica meanwhile, as a ``Follower`` does, and makes it a database of its own when the
-lease is held: then it has all that the old holder ever acknowledged (``fencing.py``).
+the replica meanwhile, as a ``Follower`` does. When the lease is held it puts the fence
+(``fencing.py``) while it still follows, so that a late put of the old holder which comes first
+is followed, too; then it makes the file a database of its own.
 
 What is at the path when a standby begins may be of a former life as the holder, with commits
 that never got to the replica. It is never overwritten: unless it is the truth (the newest
@@ -14,17 +15,21 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 from sqlitereplica.errors import (
+    AnotherWriterError,
     DatabaseStateError,
+    LeaseLostError,
     PosMismatchError,
     SQLiteReplicaError,
     TargetExistsError,
 )
 from sqlitereplica.events import Event
+from sqlitereplica.ltx import Header, encode
 from sqlitereplica.replicate.fencing import Entrance, entrance
 from sqlitereplica.replicate.followthread import FollowThread
 from sqlitereplica.replicate.leasing import Leasing
@@ -34,6 +39,7 @@ from sqlitereplica.replicate.position import read_position
 from sqlitereplica.restore.aside import Aside
 from sqlitereplica.restore.busy import refuse_if_open
 from sqlitereplica.restore.following import Following
+from sqlitereplica.restore.held import Held
 from sqlitereplica.sqlite import SourceBusyError
 
 __all__ = ["Turn"]
@@ -111,6 +117,10 @@ class Turn:
                         self.error = None
                         self._go()
                     return
+                except LeaseLostError as error:
+                    self.error = error
+                    self._leasing.entry.set_exception(error)
+                    return
                 except (SQLiteReplicaError, OSError) as error:
                     if str(error) != str(self.error):
                         self._report("standby-error", error)
@@ -146,6 +156,7 @@ class Turn:
     def _take_all(self) -> bool:
         """Follow to the end and make the file a database; False if told to end."""
         while not self._ending.is_set():
+            self._leasing.refuse_if_lost()
             follower = self._follow()
             try:
                 if follower.promote(_PATIENCE):
@@ -175,7 +186,36 @@ class Turn:
             notes=self._meta.path / "held",
         )
         home = _Borrowed(self._meta.path)
-        return FollowThread(following, home, _FOLLOW_EVERY, self._told)
+        return FollowThread(
+            following, home, _FOLLOW_EVERY, self._told, seal=self._put_fence
+        )
+
+    def _put_fence(self, held: Held, page: bytes) -> bool:
+        """Take the next name, with a file that changes nothing; False if it is taken.
+
+        A late put of the old holder has it then: it belongs to the history, and is followed.
+        """
+        txid, now = held.txid + 1, time.time_ns() // 1_000_000
+        header = Header(
+            page_size=held.page_size,
+            commit=held.commit,
+            min_txid=txid,
+            max_txid=txid,
+            timestamp=max(now, held.timestamp + 1),
+            pre_checksum=held.checksum,
+            post_checksum=held.checksum,
+            wal_offset=32,
+            node_id=self._meta.node_id,
+        )
+        self._leasing.check()
+        data = encode(header, [(1, page)])
+        try:
+            store = self._options.replicas[0].open()
+            store.put(0, txid, txid, data, timestamp=header.timestamp)
+        except AnotherWriterError:
+            self._report("standby-late-put", None, txid=txid)
+            return False
+        return True
 
     def _stop_following(self) -> None:
         follower, self._follower = self._follower, None

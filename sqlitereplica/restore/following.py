@@ -251,6 +251,12 @@ class Following:
         assert self._file.held is not None
         return self._file.held, self._file.page_sums()
 
+    def first_page(self) -> tuple[Held, bytes]:
+        """The state of the file and its page 1, as it was replicated."""
+        assert self._file is not None
+        assert self._file.held is not None
+        return self._file.held, self._file.first_page()
+
     def give_away(self) -> bool:
         """Make the file a database of its own; see ``LiveFile``. No ``step`` follows."""
         assert self._file is not None

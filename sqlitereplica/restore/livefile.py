@@ -185,6 +185,11 @@ class LiveFile:
             ),
         )
 
+    def first_page(self) -> bytes:
+        """Page 1, as it was replicated."""
+        assert self.held is not None
+        return self._read(1, self.held)
+
     def _read(self, pgno: int, held: Held) -> bytes:
         page = os.pread(self._fd, held.page_size, (pgno - 1) * held.page_size)
         if len(page) != held.page_size:

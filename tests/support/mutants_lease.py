@@ -114,4 +114,12 @@ LEASE_MUTANTS = (
         "if False:",
         HOSTS + "test_late_put_that_takes_the_name_of_the_fence_makes_it_look_again",
     ),
+    Mutant(
+        "a standby makes its file a database before the fence is put",
+        "replicate/turn.py",
+        "_FOLLOW_EVERY, self._told, seal=self._put_fence",
+        "_FOLLOW_EVERY, self._told",
+        "tests/integration/hosts/test_turn.py"
+        "::test_late_put_that_comes_before_the_fence_of_a_standby_is_taken_in",
+    ),
 )
