@@ -22,7 +22,7 @@ from sqlitereplica import Replica, Replicator, SQLiteReplicaError, restore, veri
 from sqlitereplica.events import Event, log_event
 from sqlitereplica.store.location import locate
 
-MARK = "planted"
+MARK = "pl4nted"
 """Every secret of these tests has it."""
 
 
@@ -77,7 +77,7 @@ class Seen:
         for record in self.caplog.records:
             self.texts += [formatter.format(record), repr(record.__dict__)]
         self.texts += [thread.name for thread in threading.enumerate()]
-        self.texts += [repr(thing) for thing in ours()]
+        self.texts += [shown(thing) for thing in ours()]
         found = [text for text in self.texts if MARK in text]
         assert found == []
         assert len(self.texts) > 20
@@ -89,6 +89,14 @@ def ours() -> Iterator[object]:
         kind = type(thing)
         if str(getattr(kind, "__module__", "")).startswith("sqlitereplica."):
             yield thing
+
+
+def shown(thing: object) -> str:
+    """How it shows itself; those of other tests may be half taken apart."""
+    try:
+        return repr(thing)
+    except Exception as error:  # noqa: BLE001
+        return repr(error)
 
 
 @pytest.fixture

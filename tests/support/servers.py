@@ -84,6 +84,7 @@ class Identity:
 
     def __init__(self, server: S3Server) -> None:
         self.name = f"user-{secrets.token_hex(4)}"
+        self._endpoint = server.endpoint
         self._client = botocore.session.get_session().create_client(
             "iam",
             endpoint_url=server.endpoint,
@@ -102,13 +103,37 @@ class Identity:
         )
 
     def new_key(self) -> dict[str, str]:
-        """A further key, as options for s3fs."""
+        """A further key, as options for s3fs; the server takes it."""
         made = self._client.create_access_key(UserName=self.name)["AccessKey"]
-        return {"key": made["AccessKeyId"], "secret": made["SecretAccessKey"]}
+        options = {"key": made["AccessKeyId"], "secret": made["SecretAccessKey"]}
+        self._await(options, taken=True)
+        return options
 
     def revoke(self, options: Mapping[str, str]) -> None:
-        """Delete a key."""
+        """Delete a key; the server refuses it from now on."""
         self._client.delete_access_key(UserName=self.name, AccessKeyId=options["key"])
+        self._await(options, taken=False)
+
+    def _await(self, options: Mapping[str, str], *, taken: bool) -> None:
+        """Wait until all parts of the server have heard of a change."""
+        client = s3fs.S3FileSystem(
+            **options,
+            endpoint_url=self._endpoint,
+            use_listings_cache=False,
+            skip_instance_cache=True,
+        )
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                client.ls("ready", refresh=True)
+            except PermissionError:
+                if not taken:
+                    return
+            else:
+                if taken:
+                    return
+            time.sleep(0.05)
+        raise AssertionError(f"the key is not {'taken' if taken else 'refused'}")
 
 
 @contextmanager

@@ -203,6 +203,7 @@ def test_metrics_of_all_workers_are_one(tmp_path: Path) -> None:
 
         elected = server.get("/status")["pid"]
         os.kill(elected, signal.SIGKILL)
+        await_true(lambda: not Path(f"/proc/{elected}").exists())
         await_true(lambda: server.get("/status")["pid"] not in (0, elected))
         for _ in range(4):
             site.post()
