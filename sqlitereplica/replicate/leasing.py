@@ -123,9 +123,10 @@ class Leasing:
             return self._step()
         except StoreError as error:
             first, self.error = self.error is None, error
-            self._state = on_no_answer(
-                self._state, self._clock(), self._ttl * _PAUSE * (0.5 + self._rng())
-            )
+            pause = self._ttl * _PAUSE * (0.5 + self._rng())
+            if self._stopping:
+                pause = 0.0  # somebody waits for our end
+            self._state = on_no_answer(self._state, self._clock(), pause)
             if first:
                 self._report("lease-error", logging.WARNING, error)
             return 0.0
