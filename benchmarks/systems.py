@@ -105,9 +105,33 @@ class System:
         """Prove that the newest state can be restored; None if it cannot be asked."""
         raise NotImplementedError
 
+    def follow(self, replica: str, target: Path, interval: float) -> Running:
+        """Keep a file at the newest state of a replica in a folder."""
+        raise NotImplementedError
+
     def version(self) -> str:
         """What is measured."""
         raise NotImplementedError
+
+
+class Process(Running):
+    """A program that works until its input ends, or it is told to."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=environment(),
+        )
+        self.pid = self._process.pid
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.terminate()
+        self._process.wait()
 
 
 class None_(System):  # noqa: N801
@@ -167,6 +191,9 @@ class Ours(System):
     def prove(self, replica: str, folder: Path, history: bool = False) -> Run:
         how = ("checksums", "history") if history else ("restore", "latest")
         return run(python("verifier", replica, *how, folder))
+
+    def follow(self, replica: str, target: Path, interval: float) -> Running:
+        return Process(python("follower", replica, target, interval))
 
     def version(self) -> str:
         import sqlitereplica
@@ -255,6 +282,11 @@ class Litestream(System):
         target = folder / "proof.db"
         check = ["-integrity-check", "full"]
         return run([litestream(), "restore", *check, "-o", target, f"file://{replica}"])
+
+    def follow(self, replica: str, target: Path, interval: float) -> Running:
+        pace = f"{interval * 1000:.0f}ms"
+        how = ["-f", "-follow-interval", pace, "-o", str(target)]
+        return Process([litestream(), "restore", *how, f"file://{replica}"])
 
     def version(self) -> str:
         found = subprocess.run(

@@ -11,6 +11,7 @@ from benchmarks.workloads import (
     commits,
     compaction,
     delta,
+    follow,
     idle,
     lag,
     reading,
@@ -28,6 +29,7 @@ Workload = Callable[[System, Context], Mapping[str, Figures]]
 WORKLOADS: Mapping[str, Workload] = {
     "commits": commits.measure,
     "lag": lag.measure,
+    "follow": follow.measure,
     "idle": idle.measure,
     "snapshot": snapshot.measure,
     "bulk": bulk.measure,

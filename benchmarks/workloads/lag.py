@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import array
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 from benchmarks import databases
 from benchmarks.contents import RowFinder
@@ -58,10 +59,15 @@ def _measure(system: System, context: Context, interval: float) -> Figures:
         }
 
 
-def lags_of(
-    finder: RowFinder, first: int, committed: array.array[float]
-) -> list[float]:
-    """Seconds from each commit, rows ``first`` on, to the first file that has it."""
+class Visible(Protocol):
+    """What knows when rows were first seen."""
+
+    def visible(self) -> Iterable[tuple[int, float]]:
+        """Rows, each the last one of its moment, and the times."""
+
+
+def lags_of(finder: Visible, first: int, committed: array.array[float]) -> list[float]:
+    """Seconds from each commit, rows ``first`` on, to the first time it was seen."""
     newest: list[tuple[int, float]] = []
     for row, seen in finder.visible():
         if not newest or row > newest[-1][0]:

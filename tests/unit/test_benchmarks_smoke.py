@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.interop]
             "none,litestream,ours",
         ),
         ("compaction delta", "none,litestream,ours"),
+        ("follow", "litestream,ours"),
         pytest.param("remote waiters", "ours", marks=pytest.mark.s3),
         pytest.param("reading", "none,litestream,ours", marks=pytest.mark.s3),
     ],
