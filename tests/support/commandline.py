@@ -74,24 +74,29 @@ class CommandLine:
         return json.loads(self(*arguments, "-json", code=code).stdout)
 
     @contextmanager
-    def background(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-        """Run one until the end of the block, then end it by SIGTERM if it goes on."""
-        process = subprocess.Popen(
-            self._command(*arguments),
-            cwd=self.folder,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+    def background(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Run ``replicate`` until the end of the block, then end it by SIGTERM."""
+        log = self.folder / f"log-{len(list(self.folder.glob('log-*')))}"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                self._command(*arguments),
+                cwd=self.folder,
+                env=self.environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
         try:
+            eventually(
+                lambda: process.poll() is not None or "replicating" in log.read_text(),
+                "the daemon",
+            )
             yield process
             process.send_signal(signal.SIGTERM)
-            output, _ = process.communicate(timeout=_PATIENCE)
-            assert process.returncode == 0, output
+            code = process.wait(_PATIENCE)
+            assert code == 0, log.read_text()
         finally:
             process.kill()
-            process.communicate()
+            process.wait()
 
     @property
     def environment(self) -> dict[str, str]:
