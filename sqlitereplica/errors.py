@@ -9,6 +9,7 @@
     ├── NotRestorableError (LookupError)   nothing to restore there: choose another target
     ├── PinExistsError (ValueError)         the name of a pin is taken: choose another name
     ├── ConfigError (ValueError)            a configuration file is wrong: correct it
+    ├── QueryError (ValueError)             SQL that was given is refused: correct it
     ├── TargetExistsError (FileExistsError) the restore target is taken: choose another path
     ├── StoreError                         object storage failed: retry (``transient``) or alert
     │   └── AnotherWriterError             someone else writes to this replica: stop one of the two
@@ -48,6 +49,7 @@ __all__ = [
     "NotRestorableError",
     "PinExistsError",
     "PosMismatchError",
+    "QueryError",
     "ReplicatorClosedError",
     "SQLiteReplicaError",
     "StoreError",
@@ -200,6 +202,13 @@ class ConfigError(SQLiteReplicaError, ValueError):
         super().__init__(where + message, kind=kind)
         self.file = file
         self.line = line
+
+
+class QueryError(SQLiteReplicaError, ValueError):
+    """SQL for a replica that SQLite refuses; its own words are the message."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, kind="query")
 
 
 class TargetExistsError(SQLiteReplicaError, FileExistsError):

@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-__all__ = ["Command", "Parser", "UsageError", "normalized"]
+__all__ = ["Command", "Parser", "UsageError", "normalized", "parse_txid"]
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -84,3 +84,19 @@ def normalized(argv: Sequence[str], switches: frozenset[str]) -> list[str]:
         else:
             found.append(text)
     return found
+
+
+def parse_txid(text: str | None) -> int | None:
+    """A transaction as Litestream writes it, in 16 hex digits, or as a number.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    if text is None:
+        return None
+    try:
+        return int(text, 16) if len(text) == 16 else int(text)
+    except ValueError:
+        raise UsageError(
+            f"-txid {text!r} is no transaction: give 16 hex digits, or a decimal number"
+        ) from None

@@ -20,7 +20,7 @@ from types import FrameType
 from sqlitereplica.cli.exits import FAILED, INTERRUPTED
 from sqlitereplica.config import Config, DatabasePlan, DatedReplica
 from sqlitereplica.errors import ConfigError, SQLiteReplicaError
-from sqlitereplica.replicate import Replicator
+from sqlitereplica.replicate import Mirror, Replicator
 from sqlitereplica.restore import restore
 from sqlitereplica.store import Replica
 from sqlitereplica.store.dated import delete_expired
@@ -39,12 +39,12 @@ class Unit:
     def __init__(self, plan: DatabasePlan, now: Callable[[], datetime]) -> None:
         self.plan = plan
         self._now = now
-        self._replicas: tuple[Replica, ...] = ()
+        self._replicas: tuple[Replica | Mirror, ...] = ()
         self.replicator: Replicator | None = None
 
     def restore(self) -> None:
         """Bring the database back if it is not there; an empty backup is a fresh start."""
-        replicas = self.plan.replicas_at(self._now())
+        replicas = self.plan.stores_at(self._now())
         result = restore(replicas, self.plan.path, if_exists="skip", missing="skip")
         logger.info("%s: %s", self.plan.path, result.reason)
 

@@ -14,6 +14,7 @@ from sqlitereplica.cli.commands import (
     listing,
     local,
     proving,
+    reading,
     replicating,
     restoring,
 )
@@ -26,7 +27,7 @@ from sqlitereplica.errors import (
 
 __all__ = ["main"]
 
-_MODULES = (replicating, restoring, listing, proving, local, demo)
+_MODULES = (replicating, restoring, reading, listing, proving, local, demo)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -76,7 +76,12 @@ def find_target(arguments: argparse.Namespace, text: str) -> Target:
         wanted = os.path.realpath(database_path(text))
         for plan in plans:
             if os.path.realpath(plan.path) == wanted and not plan.is_folder:
-                return Target(plan.path, plan.replicas_at(_now()), plan)
+                stores = plan.stores_at(_now())
+                if not stores:
+                    raise UsageError(
+                        f"{plan.path} has only mirrors: they are databases themselves"
+                    )
+                return Target(plan.path, stores, plan)
         if arguments.config:
             known = ", ".join(plan.path for plan in plans) or "none"
             raise UsageError(f"{text} is not in {path}, whose databases are: {known}")

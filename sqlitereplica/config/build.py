@@ -31,6 +31,7 @@ from sqlitereplica.config.schema import (
 from sqlitereplica.durations import parse_duration
 from sqlitereplica.errors import ConfigError
 from sqlitereplica.policy import Retention
+from sqlitereplica.replicate import Mirror
 from sqlitereplica.sizes import parse_size
 from sqlitereplica.store import Replica
 from sqlitereplica.store.dated import find_dated
@@ -76,15 +77,19 @@ class DatabasePlan:
     config: DatabaseConfig
     path: str
     """The database; of a folder, that."""
-    replicas: tuple[Replica | DatedReplica, ...]
+    replicas: tuple[Replica | Mirror | DatedReplica, ...]
     arguments: Mapping[str, Any]
     """Further arguments of ``Replicator``."""
 
-    def replicas_at(self, now: datetime) -> tuple[Replica, ...]:
-        """The replicas of this time."""
+    def replicas_at(self, now: datetime) -> tuple[Replica | Mirror, ...]:
+        """The replicas of this time, as a ``Replicator`` takes them."""
         return tuple(
             r.at(now) if isinstance(r, DatedReplica) else r for r in self.replicas
         )
+
+    def stores_at(self, now: datetime) -> tuple[Replica, ...]:
+        """Those of them that a database can be restored from."""
+        return tuple(r for r in self.replicas_at(now) if isinstance(r, Replica))
 
     @property
     def is_folder(self) -> bool:
@@ -128,7 +133,7 @@ def _plan(db: DatabaseConfig, config: Config, env: Mapping[str, str]) -> Databas
     if not given:
         raise ConfigError(f"{path}: no replica is given")
     try:
-        replicas = tuple(_replica(r, config, env) for r in given)
+        replicas = tuple(_replica_or_mirror(r, config, env) for r in given)
         arguments = _arguments(db, given, config, env)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}", kind=error.kind) from error
@@ -190,6 +195,26 @@ def _inherit(replica: ReplicaConfig, config: Config) -> ReplicaConfig:
 
 
 # -- replicas ----------------------------------------------------------------------------
+
+
+def _replica_or_mirror(
+    given: ReplicaConfig, config: Config, env: Mapping[str, str]
+) -> Replica | Mirror | DatedReplica:
+    return _mirror(given) if given.type == "mirror" else _replica(given, config, env)
+
+
+def _mirror(given: ReplicaConfig) -> Mirror:
+    """A plain SQLite file; its ``$(date +FORMAT)`` are in UTC, as all of a ``Mirror``."""
+    path = os.path.expanduser(_needed(given.path, "path", "mirror"))
+    keep: int | timedelta | None = given.keep
+    if keep is None and isinstance(given.retention, timedelta):
+        keep = given.retention
+    if is_dated(path):
+        path = date_format(path)
+    try:
+        return Mirror(path, keep=keep, name=given.name)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _replica(

@@ -95,7 +95,7 @@ def _status_of(plan: DatabasePlan) -> dict[str, Any]:
         else "not initialized",
         "size": size,
         "wal_size": wal or 0,
-        "replicas": [_replica_status(r) for r in plan.replicas_at(now)],
+        "replicas": [_replica_status(r) for r in plan.stores_at(now)],
     }
 
 

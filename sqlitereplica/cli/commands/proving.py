@@ -6,8 +6,7 @@ import argparse
 import os
 from typing import Any, get_args
 
-from sqlitereplica.cli.arguments import Parser, UsageError
-from sqlitereplica.cli.commands.restoring import parse_txid
+from sqlitereplica.cli.arguments import Parser, UsageError, parse_txid
 from sqlitereplica.cli.exits import PROBLEMS
 from sqlitereplica.cli.output import print_json, print_table, progress, time_text
 from sqlitereplica.cli.target import find_target

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlitereplica.cli.arguments import Parser, UsageError
+from sqlitereplica.cli.arguments import Parser, UsageError, parse_txid
+from sqlitereplica.cli.commands.reading import follow
 from sqlitereplica.cli.output import print_json, print_table, progress, time_text
 from sqlitereplica.cli.target import Target, find_target, load_config, plans_of
 from sqlitereplica.restore import RestoreResult, preview_restore, restore
 from sqlitereplica.sizes import size_text
 
-__all__ = ["add", "parse_txid"]
+__all__ = ["add"]
 
 _CHECKS = {"none": None, "quick": "quick", "full": "full"}
 
@@ -53,25 +54,11 @@ def add(commands: Any) -> None:
         default="quick",
         help="what SQLite checks in the end (default: quick)",
     )
+    parser.switch("f", "go on following the replica, until a signal")
+    parser.flag("follow-interval", default="1s", help="with -f: how often to look")
     parser.flag("parallelism", type=int, help="accepted for Litestream; not needed")
     parser.json_flag()
     parser.set_defaults(run=_run)
-
-
-def parse_txid(text: str | None) -> int | None:
-    """A transaction as Litestream writes it, in 16 hex digits, or as a number.
-
-    Raises:
-        UsageError: It is neither.
-    """
-    if text is None:
-        return None
-    try:
-        return int(text, 16) if len(text) == 16 else int(text)
-    except ValueError:
-        raise UsageError(
-            f"-txid {text!r} is no transaction: give 16 hex digits, or a decimal number"
-        ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +93,12 @@ def _run(arguments: argparse.Namespace) -> int:
         raise UsageError("give -timestamp or -txid, not both")
     txid = parse_txid(arguments.txid)
     jobs = _jobs(arguments)
+    if arguments.f:
+        if arguments.timestamp is not None or txid is not None or len(jobs) != 1:
+            raise UsageError("-f follows one database, and always its newest state")
+        return follow(
+            jobs[0].target.replicas, jobs[0].output, arguments.follow_interval
+        )
     if arguments.dry_run:
         return _preview(jobs, arguments, txid)
     results = [_restore(job, arguments, txid) for job in jobs]

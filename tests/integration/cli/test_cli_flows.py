@@ -354,3 +354,98 @@ def test_configuration_drives_a_replicator_of_the_library(tmp_path: Path) -> Non
     with Replicator(plan.path, replicas, **plan.arguments) as replicator:
         replicator.sync()
     assert newest(tmp_path / "r") == 1
+
+
+# -- reading -----------------------------------------------------------------------------
+
+MIRRORED = """
+dbs:
+  - path: app.db
+    replicas:
+      - {type: file, path: replica, sync-interval: 50ms}
+      - {type: mirror, path: backups/app.db}
+      - {type: mirror, path: "backups/daily/$(date +%Y-%m-%d).db", retention: 7d}
+"""
+
+SHELL = """
+import sqlite3, sys
+print(sqlite3.connect(f"file:{sys.argv[1]}?mode=ro", uri=True).execute(sys.argv[2]).fetchone()[0])
+"""
+
+
+def shell(path: Path, sql: str) -> str:
+    """What another process reads with the SQLite of Python's standard library."""
+    command = [sys.executable, "-c", SHELL, str(path), sql]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def test_mirror_is_current_for_any_sqlite(cli: CommandLine) -> None:
+    """A moment after a commit; to check that the backup is current is one query."""
+    database = cli.folder / "app.db"
+    make_app(database)
+    (cli.folder / "l.yml").write_text(MIRRORED)
+    with cli.background("replicate", "-config", "l.yml"):
+        write(database, 5)
+        question = "select count(*) from note"
+        mirror = cli.folder / "backups/app.db"
+        eventually(lambda: shell(mirror, question) == "15", "the mirror")
+        (dated,) = (cli.folder / "backups/daily").glob("*.db")
+        eventually(lambda: shell(dated, question) == "15", "the dated mirror")
+    (row,) = cli.json("databases", "-config", "l.yml")
+    assert str(mirror) in row["replicas"] or "backups/app.db" in row["replicas"]
+    assert cli.json("restore", "-force", "-config", "l.yml", "app.db")["txid"]
+
+
+def test_file_follows_until_a_signal(cli: CommandLine) -> None:
+    """``follow`` and ``restore -f``, as processes; each ends by SIGTERM with code 0."""
+    database = cli.folder / "app.db"
+    make_app(database)
+    cli("replicate", "-once", "app.db", "replica")
+    commands = (
+        ["follow", "-interval", "50ms", "replica", "one.db"],
+        ["restore", "-f", "-follow-interval", "50ms", "-o", "two.db", "replica"],
+    )
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-m", "sqlitereplica", *command],
+            cwd=cli.folder,
+            env=cli.environment,
+            stdout=subprocess.DEVNULL,
+        )
+        for command in commands
+    ]
+    try:
+        copies = [cli.folder / "one.db", cli.folder / "two.db"]
+        question = "select count(*) from note"
+        for rows in (10, 15):
+            for copy in copies:
+                eventually(
+                    lambda path=copy, n=rows: shell(path, question) == str(n), copy.name
+                )
+            write(database, 5)
+            cli("replicate", "-once", "app.db", "replica")
+        for process in running:
+            process.send_signal(signal.SIGTERM)
+        assert [process.wait(60) for process in running] == [0, 0]
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+def test_query_reads_a_replica_in_place(cli: CommandLine) -> None:
+    """Now and at a pin; the output is a table or JSON."""
+    database = cli.folder / "app.db"
+    make_app(database)
+    cli("replicate", "-once", "app.db", "replica")
+    cli("pin", "replica", "before")
+    write(database, 5)
+    cli("replicate", "-once", "app.db", "replica")
+    question = "select count(*) as n, null as z, x'00ff' as b from note"
+    assert cli.json("query", "replica", question) == [{"n": 15, "z": None, "b": "00ff"}]
+    assert cli.json("query", "-at", "before", "replica", question)[0]["n"] == 10
+    assert cli.json("query", "replica", question, "--at", "before")[0]["n"] == 10
+    assert "NULL" in cli("query", "replica", question).stdout
+    assert "no such table" in cli("query", "replica", "select * from x", code=1).stderr
+    assert "read" in cli("query", "replica", "delete from note", code=1).stderr
