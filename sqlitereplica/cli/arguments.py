@@ -48,6 +48,11 @@ class Parser(argparse.ArgumentParser):
         """Add the choice of output."""
         self.switch("json", "print JSON")
 
+    def _get_option_tuples(self, option_string: str) -> list[Any]:
+        """Take no flag for the beginning of a word: ``-outptu`` is not ``-o utptu``."""
+        del option_string
+        return []
+
     def error(self, message: str) -> NoReturn:
         """Raise UsageError, with what may have been meant."""
         raise UsageError(message + self._hint(message), self.format_usage().strip())
