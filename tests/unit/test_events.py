@@ -1,0 +1,67 @@
+"""Events: who is given which, and what a log record has of them."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from sqlitereplica.errors import StoreError
+from sqlitereplica.events import DETAILS, Event, Observers, guarded, log_event
+
+
+def test_record_has_the_fields_of_its_event(caplog: pytest.LogCaptureFixture) -> None:
+    """For formatters that write JSON: no text has to be taken apart."""
+    event = Event(
+        action="upload",
+        database="/a.db",
+        level=logging.WARNING,
+        replica="s3://b",
+        error=StoreError("away", kind="missing"),
+        data={"txid": 7},
+    )
+    log_event(event)
+    (record,) = caplog.records
+    fields = {k: v for k, v in vars(record).items() if k.startswith("event_")}
+    assert fields == {
+        "event_txid": 7,
+        "event_error": "StoreError",
+        "event_kind": "missing",
+    }
+    found = vars(record)
+    assert found["action"] == "upload" and found["replica"] == "s3://b"
+    assert record.getMessage() == "upload /a.db -> s3://b txid=7 StoreError: away"
+
+
+@pytest.mark.parametrize("action", sorted(DETAILS))
+def test_details_are_for_observers_that_want_them(action: str) -> None:
+    """A function has no such attribute; several want what any of them wants."""
+
+    class Detailed(list[Event]):
+        detailed = True
+
+        def __call__(self, event: Event) -> None:
+            self.append(event)
+
+    event = Event(action=action, database="/a.db")
+    plain: list[Event] = []
+    detailed = Detailed()
+    both = guarded(Observers(plain.append, detailed))
+    assert both.detailed and not guarded(plain.append).detailed
+    both(event)
+    assert (plain, detailed) == ([], [event])
+
+
+def test_observer_that_raises_is_logged_and_forgiven(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Replication goes on, and so does the next observer."""
+
+    def broken(event: Event) -> None:
+        raise RuntimeError("broken")
+
+    seen: list[Event] = []
+    event = Event(action="attach", database="/a.db")
+    Observers(broken, seen.append)(event)
+    assert seen == [event]
+    assert [vars(r)["action"] for r in caplog.records] == ["observer-error"]
