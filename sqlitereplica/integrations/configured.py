@@ -8,7 +8,8 @@ with the key ``replicas`` and any other argument of ``Replicator``::
                   {"mirror": "/backups/app.db"}],
      "sync_interval": 0.5, "retention": {"window": "7d", "daily": 30}}
 
-``{name}`` in a URL stands for the name of the database, so that one form serves many.
+``health`` has the limits of ``Replicator.health``. ``{name}`` in a URL or path stands for the
+name of the database, so that one form serves many.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ __all__ = [
     "Destination",
     "ReplicaEntry",
     "destinations_from",
+    "limits_from",
     "replicas_from",
     "replicator_from",
 ]
@@ -51,12 +53,23 @@ def replicator_from(
     if connect is not None:
         options.setdefault("connect", connect)
     try:
-        replicas = _replicas(name, options.pop("replicas", ()))
+        replicas, health = (
+            _replicas(name, options.pop("replicas", ())),
+            limits_from(options),
+        )
+        options.pop("health", None)
         if "retention" in options:
             options["retention"] = _retention(options["retention"])
-        return Replicator(database, replicas, **options)
+        replicator = Replicator(database, replicas, **options)
+        replicator.health(**health)  # limits that make no sense are refused
+        return replicator
     except (TypeError, ValueError) as error:
         raise ValueError(f"replication of {name}: {error}") from error
+
+
+def limits_from(configuration: Configuration) -> dict[str, Any]:
+    """The limits of its health."""
+    return dict(_as_mapping(configuration).get("health", {}))
 
 
 def destinations_from(name: str, configuration: Configuration) -> list[Destination]:

@@ -27,7 +27,11 @@ from sqlitereplica.integrations.commands import (
     show_status,
     verify_targets,
 )
-from sqlitereplica.integrations.configured import replicas_from, replicator_from
+from sqlitereplica.integrations.configured import (
+    limits_from,
+    replicas_from,
+    replicator_from,
+)
 from sqlitereplica.integrations.group import Replicators
 from sqlitereplica.replicate import Replicator
 
@@ -125,12 +129,13 @@ class _Databases:
             configured = {"default": configured}
         self._app = app
         self.targets: dict[str, Target] = {}
-        members = {}
+        members, limits = {}, {}
         for name, description in configured.items():
             path, rest = _split(app, name, description)
             members[name] = replicator_from(name, path, rest)
+            limits[name] = limits_from(rest)
             self.targets[name] = Target(name, path, replicas_from(name, rest))
-        self.replicators = Replicators(members)
+        self.replicators = Replicators(members, limits)
         self._started = False
 
     def start_once(self) -> None:

@@ -15,9 +15,14 @@ __all__ = ["Replicators"]
 class Replicators(Mapping[str, Replicator]):
     """Replicators by the names that the framework has for their databases. Thread-safe."""
 
-    def __init__(self, members: Mapping[str, Replicator] | None = None) -> None:
-        """Hold them; none is started."""
+    def __init__(
+        self,
+        members: Mapping[str, Replicator] | None = None,
+        limits: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Hold them; none is started. ``limits`` are those of ``Replicator.health``."""
         self._members = dict(members or {})
+        self._limits = dict(limits or {})
         self._lock = threading.Lock()
 
     def __getitem__(self, name: str) -> Replicator:
@@ -29,13 +34,16 @@ class Replicators(Mapping[str, Replicator]):
     def __len__(self) -> int:
         return len(self._members)
 
-    def add(self, name: str, replicator: Replicator) -> None:
+    def add(
+        self, name: str, replicator: Replicator, limits: Mapping[str, Any] | None = None
+    ) -> None:
         """Start one more.
 
         Raises as ``Replicator.start``; it is held all the same, and reported.
         """
         with self._lock:
             self._members[name] = replicator
+            self._limits[name] = limits or {}
         replicator.start()
 
     def remove(self, name: str) -> None:
@@ -79,15 +87,22 @@ class Replicators(Mapping[str, Replicator]):
             return list(self._members.values())
 
     def report(self) -> dict[str, Any]:
-        """How all are, for JSON: ``ok``, and the status of each of ``databases``."""
+        """Their health, for JSON: ``ok``, and for each of ``databases`` all that there is."""
         import msgspec
 
-        statuses = {name: self[name].status() for name in self}
+        found = {
+            name: replicator.health(**self._limits.get(name, {}))
+            for name, replicator in dict(self._members).items()
+        }
         return {
-            "ok": all(status.ok for status in statuses.values()),
+            "ok": all(health.ok for health in found.values()),
             "databases": {
-                name: {"ok": status.ok, **msgspec.to_builtins(status)}
-                for name, status in statuses.items()
+                name: {
+                    "ok": health.ok,
+                    "reasons": list(health.reasons),
+                    **msgspec.to_builtins(health.status),
+                }
+                for name, health in found.items()
             },
         }
 

@@ -26,6 +26,7 @@ def create_app() -> Flask:
         "database": "guests.db",
         "replicas": os.environ["GUESTBOOK_REPLICA"],
         "restore": "if-missing",
+        "health": {"max_lag": 1.0},
         "sync_interval": 0.2,
     }
     replication.init_app(app)

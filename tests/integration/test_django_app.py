@@ -259,10 +259,11 @@ def test_health_is_503_while_a_replica_is_away(shop: Shop) -> None:
     """A load balancer is told, and told again when all is well; details are not."""
     with shop.serve() as server:
         until(lambda: health(server) == 200, lambda: server.log)
+        request(server, "POST", "/order/c0-0?durable")
         away = shop.replica.with_name("away")
         shop.replica.rename(away)
         shop.replica.write_text("in the way")
-        with Clients(server.port, lambda c, n: f"/order/c{c}-{n}", threads=1) as some:
+        with Clients(server.port, lambda c, n: f"/order/c1-{n}", threads=1) as some:
             some.wait_for(3)
             until(lambda: health(server) == 503, lambda: server.log)
         _, _, body = request(server, "GET", "/health")

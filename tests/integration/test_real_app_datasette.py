@@ -50,6 +50,20 @@ def healthy(server: WebServer) -> bool:
     return request(server, "GET", "/-/sqlitereplica/health")[0] == 200
 
 
+def streaming(server: WebServer, cookie: str, *names: str) -> bool:
+    """Whether these databases have nothing left to catch up."""
+    found = report(server, cookie)
+    states = [r["state"] for name in names for r in replicas_of(found[name])]
+    return set(states) == {"streaming"}
+
+
+def replicas_of(database: dict[str, object]) -> list[dict[str, object]]:
+    """The replicas of a database in a report."""
+    found = database["replicas"]
+    assert isinstance(found, list)
+    return found
+
+
 def test_attached_databases_are_replicated(library: Library) -> None:
     """Mutable databases go where the configuration says; those attached later, too."""
     replicas = library.folder / "replicas"
@@ -78,6 +92,7 @@ def test_books_survive_sigkill(library: Library) -> None:
     with library.serve("--root") as server:
         until(lambda: healthy(server), lambda: server.log)
         cookie = sign_in(library, server)
+        until(lambda: streaming(server, cookie, "books"), lambda: server.log)
         before = report(server, cookie)["books"]["txid"]
         add_book(server, "kept")
         until(
@@ -149,8 +164,8 @@ def test_status_page_in_a_browser(library: Library) -> None:
         page.wait_for_selector("text=All databases are replicated.")
         row = "#sqlitereplica-rows tr:has-text('books')"
         txid = f"{row} >> td:nth-child(5)"
+        page.wait_for_selector(f"{row} >> td:nth-child(4):text-is('streaming')")
         shown = page.inner_text(txid)
-        assert page.inner_text(f"{row} >> td:nth-child(4)") == "streaming"
 
         with closing(sqlite3.connect(library.folder / "books.db")) as connection:
             connection.execute("insert into book values('by another program')")

@@ -132,6 +132,7 @@ def test_health_is_503_while_the_replica_is_away(guestbook: Guestbook) -> None:
     """A load balancer is told; paths and errors are not."""
     with guestbook.serve() as server:
         until(lambda: request(server, "GET", "/healthz")[0] == 200, lambda: server.log)
+        request(server, "POST", "/sign/zero?durable")
         away = guestbook.folder / "away"
         guestbook.replica.rename(away)
         guestbook.replica.write_text("in the way")
@@ -142,7 +143,7 @@ def test_health_is_503_while_the_replica_is_away(guestbook: Guestbook) -> None:
         guestbook.replica.unlink()
         away.rename(guestbook.replica)
         server.terminate()
-    assert names(guestbook.restored()) == {1: "one"}
+    assert names(guestbook.restored()) == {1: "zero", 2: "one"}
 
 
 def test_commands_say_what_there_is(guestbook: Guestbook) -> None:

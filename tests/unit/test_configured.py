@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,8 @@ def connect(path: str) -> sqlite3.Connection:
         ({}, "at least one destination"),
         ([], "at least one destination"),
         ({"replicas": "a", "sync_intervall": 1}, "sync_intervall"),
+        ({"replicas": "a", "health": {"max_lag": -1}}, "max_lag"),
+        ({"replicas": "a", "health": {"lag": 1}}, "lag"),
         ({"replicas": [{"uri": "a"}]}, "uri"),
         ({"replicas": "a", "retention": {"days": 3}}, "days"),
         ({"replicas": "a", "retention": "soon"}, "soon"),
@@ -137,6 +140,34 @@ def test_group_is_started_reported_and_stopped_together(tmp_path: Path) -> None:
     group.stop()
     group.stop()
     assert [r.status().state for r in group.values()] == ["stopped", "stopped"]
+
+
+def test_report_is_judged_by_the_limits_of_each(tmp_path: Path) -> None:
+    """The same lag is fine for one and too much for another, which says why."""
+    store = FaultyStore(name="slow")
+    members, limits = {}, {"strict": {"max_lag": 0.01}}
+    for name in ("strict", "patient"):
+        path = database(tmp_path, name)
+        members[name] = replicator_from(name, path, {"replicas": store.replica})
+        store = FaultyStore(name="slow")
+    group = Replicators(members, limits)
+    group.start()
+    for replicator in group.values():
+        replicator.sync()
+        [replica] = replicator._options.replicas
+        replica.url.plan = since(1)  # type: ignore[union-attr]
+        with sqlite3.connect(replicator.database) as connection:
+            connection.execute("insert into t values(1)")
+        connection.close()
+    deadline = time.monotonic() + 60
+    while (report := group.report()["databases"])["strict"]["ok"]:
+        assert time.monotonic() < deadline, report
+        time.sleep(0.02)
+    assert "slow" in report["strict"]["reasons"][0]
+    assert report["patient"]["ok"]
+    for replicator in group.values():
+        replicator._options.replicas[0].url.heal()  # type: ignore[union-attr]
+    group.stop()
 
 
 def test_one_that_fails_keeps_no_other_from_starting_or_stopping(

@@ -11,7 +11,7 @@ from typing import Any
 from datasette.utils.sqlite import sqlite3
 
 from sqlitereplica.errors import SQLiteReplicaError
-from sqlitereplica.integrations.configured import replicator_from
+from sqlitereplica.integrations.configured import limits_from, replicator_from
 from sqlitereplica.integrations.group import Replicators
 
 __all__ = ["Attached"]
@@ -73,7 +73,7 @@ class Attached:
     def _add(self, name: str, path: str) -> None:
         configuration = self._configuration(name)
         replicator = replicator_from(name, path, configuration, connect=sqlite3.connect)
-        self.replicators.add(name, replicator)
+        self.replicators.add(name, replicator, limits_from(configuration))
 
     def _wanted(self) -> dict[str, str]:
         """Names and paths of the databases to replicate, each file once."""

@@ -17,6 +17,7 @@ from django.utils.module_loading import import_string
 from sqlitereplica.integrations.commands import Target
 from sqlitereplica.integrations.configured import (
     Configuration,
+    limits_from,
     replicas_from,
     replicator_from,
 )
@@ -104,7 +105,8 @@ def replicators() -> Replicators:
                     "SQLITEREPLICA is not a dictionary of aliases"
                 )
             _made = Replicators(
-                {alias: make_replicator(alias) for alias in descriptions()}
+                {alias: make_replicator(alias) for alias in descriptions()},
+                {alias: limits_from(found) for alias, found in descriptions().items()},
             )
         return _made
 

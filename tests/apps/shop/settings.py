@@ -33,6 +33,7 @@ SQLITEREPLICA = {
     "default": {
         "replicas": os.environ["SHOP_REPLICA"],
         "restore": "if-missing",
+        "health": {"max_lag": 1.0},
         "stop_timeout": 60,
     },
 }
