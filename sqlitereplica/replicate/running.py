@@ -11,7 +11,6 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from sqlitereplica.capture import Capture, TableFile
 from sqlitereplica.errors import (
     PosMismatchError,
-    SQLiteReplicaError,
     SyncTimeoutError,
 )
 from sqlitereplica.events import Event
@@ -23,7 +22,7 @@ from sqlitereplica.replicate.driver import WorkerThread, driver
 from sqlitereplica.replicate.engine import Engine
 from sqlitereplica.replicate.gate import OPEN, Gate
 from sqlitereplica.replicate.housekeeper import housekeeper
-from sqlitereplica.replicate.leasing import LeaseGate, Leasing
+from sqlitereplica.replicate.leasing import LeaseGate
 from sqlitereplica.replicate.line import Line
 from sqlitereplica.replicate.metafolder import MetaFolder
 from sqlitereplica.replicate.mirror import Mirror
@@ -58,7 +57,10 @@ class Running:
         """Set when it replicates, and when it never will."""
         self._is_going = self._is_ended = False
         self._deadline = 0.0
-        self.leasing, self._turn = self._make_turn(copy)
+        self._turn = Turn.of(options, copy, meta, self._go)
+        self.leasing = None if self._turn is None else self._turn.leasing
+        if self.leasing is not None:
+            self.leasing.wake_workers = self._wake_workers
         self.engine = self._make_engine(copy)
         self.lines = [self._make_line(replica) for replica in options.replicas]
         self.mirrors = [self._make_mirror(mirror) for mirror in options.mirrors]
@@ -72,22 +74,6 @@ class Running:
         detailed = getattr(options.observer, "detailed", False)
         self._pulse = Pulse(self._tell_status) if detailed else None
         self._guard: Guard | None = guard_path(options.path, copy)
-
-    def _make_turn(self, copy: str) -> tuple[Leasing | None, Turn | None]:
-        options, lease = self.options, self.options.lease
-        if lease is None:
-            return None, None
-        first = options.replicas[0]
-        leasing = Leasing(
-            lambda: first.open().lease_object(),
-            replica=first.display_name,
-            database=options.path,
-            node=self.meta.node_id,
-            ttl=lease.ttl_seconds,
-            observer=options.observer,
-        )
-        leasing.wake_workers = self._wake_workers
-        return leasing, Turn(options, copy, self.meta, leasing, self._go)
 
     def _make_engine(self, copy: str) -> Engine:
         options, folder = self.options, self.meta.spool
@@ -274,13 +260,13 @@ class Running:
 
         Where there is no database yet that is when it may be made.
         """
-        leasing = self.leasing
-        if leasing is None:
+        turn, leasing = self._turn, self.leasing
+        if turn is None or leasing is None:
             return
         end = None if timeout is None else time.monotonic() + timeout
         self._going.wait(timeout)
         if not self._is_going:
-            raise self._not_our_turn(leasing, timeout, None)
+            raise turn.not_yet(timeout, None)
         if not is_ready(self.options.path):
             return
         left = None if end is None else max(0.0, end - time.monotonic())
@@ -289,21 +275,8 @@ class Running:
         except FutureTimeoutError as late:
             if not leasing.entry.done():
                 error = self.lines[0].worker.health.error
-                raise self._not_our_turn(leasing, timeout, error) from late
+                raise turn.not_yet(timeout, error) from late
             leasing.entry.result()
-
-    def _not_our_turn(
-        self, leasing: Leasing, timeout: float | None, error: Exception | None
-    ) -> SQLiteReplicaError:
-        """The error for who waited in vain: for another host, or for this one."""
-        if not leasing.is_open():
-            return leasing.held_by_another()
-        why = error or (self._turn and self._turn.follow_error)
-        return SyncTimeoutError(
-            timeout or 0.0,
-            pending=(leasing.replica,),
-            cause=str(why) if why else None,
-        )
 
     def position(self) -> Position:
         """Everything that is committed now."""

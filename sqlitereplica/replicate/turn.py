@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Self
 
 from sqlitereplica.errors import (
     AnotherWriterError,
@@ -26,6 +27,7 @@ from sqlitereplica.errors import (
     LeaseLostError,
     PosMismatchError,
     SQLiteReplicaError,
+    SyncTimeoutError,
     TargetExistsError,
 )
 from sqlitereplica.events import Event
@@ -75,13 +77,32 @@ class Turn:
         """``meta`` is locked and stays so; ``go`` is called once, or never."""
         self.error: Exception | None = None
         """What keeps this host from following, or from its turn."""
+        self.leasing = leasing
         self._options, self._copy, self._meta = options, copy, meta
-        self._leasing, self._go = leasing, go
+        self._go = go
         self._follower: FollowThread | None = None
         self._ending = threading.Event()
         self._thread = threading.Thread(
             target=self._run, name="sqlitereplica-turn", daemon=True
         )
+
+    @classmethod
+    def of(
+        cls, options: Options, copy: str, meta: MetaFolder, go: Callable[[], None]
+    ) -> Self | None:
+        """The turn of a Replicator, with its lease; None without one."""
+        if options.lease is None:
+            return None
+        first = options.replicas[0]
+        leasing = Leasing(
+            lambda: first.open().lease_object(),
+            replica=first.display_name,
+            database=options.path,
+            node=meta.node_id,
+            ttl=options.lease.ttl_seconds,
+            observer=options.observer,
+        )
+        return cls(options, copy, meta, leasing, go)
 
     @property
     def txid(self) -> int:
@@ -98,13 +119,26 @@ class Turn:
 
     def begin(self) -> None:
         """Contend for the lease."""
-        self._leasing.begin()
+        self.leasing.begin()
         self._thread.start()
 
     def end(self, timeout: float) -> None:
         """Wait no more; returns when ``go`` was called or will never be."""
         self._ending.set()
         self._thread.join(timeout)
+
+    def not_yet(
+        self, timeout: float | None, error: Exception | None
+    ) -> SQLiteReplicaError:
+        """The error for who waited in vain: for another host, or for this one."""
+        if not self.leasing.is_open():
+            return self.leasing.held_by_another()
+        why = error or self.follow_error
+        return SyncTimeoutError(
+            timeout or 0.0,
+            pending=(self.leasing.replica,),
+            cause=str(why) if why else None,
+        )
 
     # -- the thread ------------------------------------------------------------------
 
@@ -119,7 +153,7 @@ class Turn:
                     return
                 except LeaseLostError as error:
                     self.error = error
-                    self._leasing.entry.set_exception(error)
+                    self.leasing.entry.set_exception(error)
                     return
                 except (SQLiteReplicaError, OSError) as error:
                     if str(error) != str(self.error):
@@ -131,10 +165,10 @@ class Turn:
 
     def _bring_up(self) -> bool:
         """Wait for the lease, and as a standby have the newest state; False at the end."""
-        while not self._leasing.held.wait(_LOOK):
+        while not self.leasing.held.wait(_LOOK):
             if self._ending.is_set():
                 return False
-            if self._options.standby and self._leasing.is_waiting():
+            if self._options.standby and self.leasing.is_waiting():
                 self._follow()
         if not self._options.standby or not self._must_follow():
             self._stop_following()
@@ -145,7 +179,7 @@ class Turn:
         """Whether another host wrote the newest state, so that it has to be brought here."""
         position = read_position(self._options.replicas[0].open())
         how = entrance(
-            self._leasing.tenure(leads=True),
+            self.leasing.tenure(leads=True),
             settled=False,
             txid=position.txid,
             writer=position.node_id,
@@ -156,7 +190,7 @@ class Turn:
     def _take_all(self) -> bool:
         """Follow to the end and make the file a database; False if told to end."""
         while not self._ending.is_set():
-            self._leasing.refuse_if_lost()
+            self.leasing.refuse_if_lost()
             follower = self._follow()
             try:
                 if follower.promote(_PATIENCE):
@@ -207,7 +241,7 @@ class Turn:
             wal_offset=32,
             node_id=self._meta.node_id,
         )
-        self._leasing.check()
+        self.leasing.check()
         data = encode(header, [(1, page)])
         try:
             store = self._options.replicas[0].open()
@@ -255,7 +289,7 @@ class Turn:
             Event(
                 action=action,
                 database=self._options.path,
-                replica=self._leasing.replica,
+                replica=self.leasing.replica,
                 level=level,
                 error=error,
                 data=data,
