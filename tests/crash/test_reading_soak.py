@@ -14,10 +14,14 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
+from typing import TYPE_CHECKING
 
 import pytest
 from support.soak import Told
 from support.soak_child import SoakOrders, spawn_soak
+
+if TYPE_CHECKING:
+    from support.servers import S3Server
 
 pytestmark = pytest.mark.crash
 
@@ -29,11 +33,11 @@ TESTS = Path(__file__).parents[1]
 class ReaderProcess:
     """A reader; every state that it saw is compared with the log."""
 
-    def __init__(self, replica: Path, told: Told, seed: str) -> None:
+    def __init__(self, replica: str, told: Told, seed: str) -> None:
         self.done = Counter[str]()
         self._told = told
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "support.soak_reader", str(replica), seed],
+            [sys.executable, "-m", "support.soak_reader", replica, seed],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -60,7 +64,7 @@ class ReaderProcess:
     @property
     def is_done(self) -> bool:
         """Whether it has seen enough, or will see no more."""
-        enough = self.done["R"] >= 20 and self.done["moves"] >= 10
+        enough = self.done["R"] >= 12 and self.done["moves"] >= 5
         return enough or bool(self.errors) or self._process.poll() is not None
 
     def kill(self) -> None:
@@ -82,14 +86,17 @@ class ReaderProcess:
 
 
 def soak(
-    folder: Path, count: int, is_over: Callable[[list[ReaderProcess]], bool]
+    folder: Path,
+    count: int,
+    is_over: Callable[[list[ReaderProcess]], bool],
+    replica: str = "",
 ) -> None:
     """Write and read until it is over; then everything must have been right."""
     print(f"SEED={SEED}")
-    replica = folder / "replica"
+    replica = replica or str(folder / "replica")
     orders = SoakOrders(
         database=str(folder / "app.db"),
-        replica=str(replica),
+        replica=replica,
         log=str(folder / "log"),
         seed=SEED,
         exact=False,
@@ -127,6 +134,25 @@ def test_readers_see_states_that_there_were(tmp_path: Path) -> None:
         lambda readers: (
             all(reader.is_done for reader in readers) or time.monotonic() > deadline
         ),
+    )
+
+
+@pytest.mark.s3
+@pytest.mark.torture
+def test_readers_of_a_replica_on_s3_see_states_that_there_were(
+    tmp_path: Path, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same where files come by requests, from a real server."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    deadline = time.monotonic() + 90
+    soak(
+        tmp_path,
+        1,
+        lambda readers: (
+            all(reader.is_done for reader in readers) or time.monotonic() > deadline
+        ),
+        s3_server.url(s3_server.make_bucket(), "some/app"),
     )
 
 
