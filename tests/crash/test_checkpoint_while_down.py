@@ -36,6 +36,9 @@ write()
 os._exit(0)  # without closing, so that the WAL stays
 """
 
+SOCKET = shutil.ignore_patterns("socket")
+"""A killed process leaves it, and it cannot be copied."""
+
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Left:
@@ -47,7 +50,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Left:
 def left(original: Left, tmp_path: Path) -> Left:
     """A copy of them, with the WAL as the kill left it."""
     folder = tmp_path / "place"
-    shutil.copytree(original.database.parent, folder)
+    shutil.copytree(original.database.parent, folder, ignore=SOCKET)
     return Left(folder / "app.db", folder / "replica", original.digests)
 
 

@@ -17,6 +17,9 @@ from sqlitereplica.ltx import SNAPSHOT_LEVEL
 
 pytestmark = pytest.mark.crash
 
+SOCKET = shutil.ignore_patterns("socket")
+"""A killed process leaves it, and it cannot be copied."""
+
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Left:
@@ -28,7 +31,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Left:
 def left(original: Left, tmp_path: Path) -> Left:
     """A copy of them."""
     folder = tmp_path / "place"
-    shutil.copytree(original.database.parent, folder)
+    shutil.copytree(original.database.parent, folder, ignore=SOCKET)
     return Left(folder / "app.db", folder / "replica", original.digests)
 
 
@@ -93,14 +96,14 @@ def of_another_database(left: Left) -> None:
     """Somebody copied the folder of another database."""
     other = replicate_and_die(left.database.parent / "other", page_size=4096)
     shutil.rmtree(left.metadata)
-    shutil.copytree(other.metadata, left.metadata)
+    shutil.copytree(other.metadata, left.metadata, ignore=SOCKET)
 
 
 def of_another_page_size(left: Left) -> None:
     """Its pages are not even as large."""
     other = replicate_and_die(left.database.parent / "other", page_size=1024)
     shutil.rmtree(left.metadata)
-    shutil.copytree(other.metadata, left.metadata)
+    shutil.copytree(other.metadata, left.metadata, ignore=SOCKET)
 
 
 def with_a_newer_base(left: Left) -> None:
