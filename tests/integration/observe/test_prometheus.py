@@ -20,7 +20,7 @@ from support.switchable import SwitchableFileSystem
 from support.webserver import WebServer
 
 from sqlitereplica import Replica, Replicator, SyncTimeoutError, restore
-from sqlitereplica.events import Event, Observers
+from sqlitereplica.events import DETAILS, Event, Observers
 from sqlitereplica.integrations.prometheus import PrometheusObserver
 
 APPS = Path(__file__).parents[2] / "apps"
@@ -72,9 +72,9 @@ def test_metrics_of_a_working_replicator(
     assert value("replica_last_success_timestamp_seconds", **one) > 1_700_000_000
     assert value("replica_spool_bytes", **one) == 0
     put = {"replica_type": "memory", "operation": "PUT"}
-    assert value("replica_operation_total", **put) == 4
+    assert value("replica_operation_total", **put) >= 4  # a snapshot may be due
     assert value("replica_operation_bytes", **put) > 0
-    assert value("replica_operation_duration_seconds_count", **put) == 4
+    assert value("replica_operation_duration_seconds_count", **put) >= 4
     assert value("durable_wait_seconds_count", db=path, outcome="ok") == 5
     assert value("restore_duration_seconds_count", outcome="restored") == 1
     assert "upload" in {e.action for e in events}
@@ -132,7 +132,8 @@ def test_several_observers_take_what_each_wants(
         r.sync()
     seen = {event.action for event in detailed}
     assert {"attach", "operation", "increment", "sync", "status", "upload"} <= seen
-    assert {event.action for event in plain} == {"attach", "delta", "upload"}
+    told = {event.action for event in plain}
+    assert {"attach", "delta", "upload"} <= told and not told & DETAILS
 
 
 # -- many processes --------------------------------------------------------------------
