@@ -14,6 +14,7 @@ from urllib.parse import quote
 import apsw
 
 from sqlitereplica.errors import TargetExistsError
+from sqlitereplica.markup import card
 from sqlitereplica.reading.branchfile import BRANCH_VFS, MAGIC, BranchFile, BranchVFS
 from sqlitereplica.reading.branchmap import BranchMap, Origin, map_path
 from sqlitereplica.reading.view import View
@@ -96,6 +97,17 @@ class Branch:
 
     def __repr__(self) -> str:
         return f"Branch({str(self.path)!r}, txid={self.txid})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        here, total = self.pages
+        local = "all: it is a plain database" if self.is_finished else None
+        rows = [
+            ("replica", self._store.name),
+            ("transaction", self.txid),
+            ("pages here", local or f"{here:,} of {total:,}"),
+        ]
+        return card("Branch", self.path, rows)
 
     def connect(self) -> apsw.Connection:
         """Open a connection to it; as many as you like, in any thread."""

@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from html import escape
+from itertools import islice
 from typing import Any, Literal, overload
+
+from sqlitereplica.markup import card, moment_text, table, text
 
 __all__ = ["Diff", "RowChange", "SchemaChange"]
 
@@ -47,9 +49,14 @@ class RowChange:
         )
 
     def __str__(self) -> str:
-        key = ", ".join(f"{name}={_text(value)}" for name, value in self.key.items())
-        values = [self._change(n) for n in self.columns if n not in self.key]
-        return f"{_SIGNS[self.kind]} {self.table}({key}) {', '.join(values)}".rstrip()
+        sign, key, values = _SIGNS[self.kind], self._key_text(), self._values_text()
+        return f"{sign} {self.table}({key}) {values}".rstrip()
+
+    def _key_text(self) -> str:
+        return ", ".join(f"{name}={_text(value)}" for name, value in self.key.items())
+
+    def _values_text(self) -> str:
+        return ", ".join(self._change(n) for n in self.columns if n not in self.key)
 
     def _change(self, name: str) -> str:
         old, new = (self.old or {}).get(name), (self.new or {}).get(name)
@@ -143,18 +150,27 @@ class Diff(Sequence[RowChange]):
         )
 
     def _repr_html_(self) -> str:
-        """A table for notebooks."""
-        body = "".join(
-            f"<tr><td>{escape(row.table)}</td><td>{row.kind}</td>"
-            f"<td>{escape(_mapping(row.key))}</td><td>{escape(_mapping(row.old))}</td>"
-            f"<td>{escape(_mapping(row.new))}</td></tr>"
+        """For notebooks: what changed, and how many rows in each table."""
+        rows = [
+            (row.table, row.kind, row._key_text(), row._values_text())
             for row in self.rows[:_MOST_SHOWN]
-        )
-        head = "".join(f"<th>{n}</th>" for n in ("table", "", "key", "old", "new"))
-        schema = "".join(f"<li><code>{escape(str(c))}</code></li>" for c in self.schema)
-        return (
-            f"<p>{escape(repr(self))}</p><ul>{schema}</ul>"
-            f"<table><tr>{head}</tr>{body}</table>"
+        ]
+        counts = [
+            (name, ", ".join(f"{count:,} {kind}" for kind, count in kinds.items()))
+            for name, kinds in islice(self.tables.items(), _MOST_SHOWN)
+        ]
+        schema = [*map(str, self.schema[:_MOST_SHOWN])]
+        return card(
+            f"{len(self.rows):,} rows changed",
+            f"in {self.replica}",
+            [
+                ("from", f"{self.from_txid}, {moment_text(self.from_time)}"),
+                ("to", f"{self.to_txid}, {moment_text(self.to_time)}"),
+                *counts,
+            ],
+            lines=[*schema, *_more(len(self.schema), "changes of the schema")],
+            below=(table(rows, ("table", "", "key", "values")) if rows else "")
+            + "".join(map(text, _more(len(self.rows), "rows"))),
         )
 
 
@@ -163,10 +179,9 @@ def same(old: Any, new: Any) -> bool:
     return type(old) is type(new) and old == new
 
 
-def _mapping(row: Mapping[str, Any] | None) -> str:
-    if row is None:
-        return ""
-    return ", ".join(f"{name}: {_text(value)}" for name, value in row.items())
+def _more(count: int, what: str) -> list[str]:
+    """What to say of those that are not shown."""
+    return [f"and {count - _MOST_SHOWN:,} more {what}"] if count > _MOST_SHOWN else []
 
 
 def _text(value: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from sqlitereplica.markup import card
 from sqlitereplica.replicate.status import ReplicaStatus, Status
 
 __all__ = ["HealthReport", "Limits", "assess"]
@@ -30,6 +31,13 @@ class HealthReport:
         import msgspec
 
         return msgspec.json.encode(self)
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the judgement, and the status that it is of."""
+        title = "healthy" if self.ok else "not healthy"
+        status = self.status
+        below = status._repr_html_()
+        return card(title, status.database, ok=self.ok, lines=self.reasons, below=below)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,7 @@ from typing import Any, Self
 from sqlitereplica.durations import Duration, parse_duration
 from sqlitereplica.errors import ReplicatorClosedError
 from sqlitereplica.events import Event, Observer, guarded, log_event
+from sqlitereplica.markup import card, moment_text
 from sqlitereplica.replicate.followthread import FollowThread, too_late
 from sqlitereplica.replicate.metafolder import MetaFolder, default_folder
 from sqlitereplica.replicate.options import database_path
@@ -71,6 +72,23 @@ class FollowerStatus:
     def ok(self) -> bool:
         """True when the file keeps up."""
         return self.state == "following" and self.error is None
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        lag = None if self.lag_seconds is None else f"{self.lag_seconds:.3g} s"
+        return card(
+            self.state,
+            self.database,
+            [
+                ("replica", self.replica),
+                ("transaction", f"{self.txid} of {self.newest_txid}"),
+                ("its time", moment_text(self.timestamp)),
+                ("lag", lag),
+                ("last success", moment_text(self.last_success)),
+            ],
+            ok=self.ok,
+            lines=[self.error] if self.error else [],
+        )
 
 
 _EXIT_TIMEOUT = 5.0

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from sqlitereplica.markup import card, moment_text, table
 from sqlitereplica.replicate.drill import VerifySummary
+from sqlitereplica.sizes import size_text
 
 __all__ = ["LeaseStatus", "ReplicaStatus", "Status"]
 
@@ -37,6 +39,32 @@ class ReplicaStatus:
     last_repair: str | None = None
     """Which file this process last found damaged or gone, and how it was healed."""
 
+    @property
+    def ok(self) -> bool:
+        """True when it gets every change and nothing fails."""
+        found = self.state, self.error, self.history_error
+        return found == ("streaming", None, None)
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        drill = self.last_verify
+        verified, problem = (drill.at, drill.problem) if drill else (None, None)
+        return card(
+            self.state,
+            self.name,
+            [
+                ("transaction", self.txid),
+                ("lag", f"{self.lag_seconds:.3g} s"),
+                ("last success", moment_text(self.last_success)),
+                ("waiting", size_text(self.spool_bytes)),
+                ("last snapshot", moment_text(self.last_snapshot)),
+                ("last verified", moment_text(verified)),
+                ("last repair", self.last_repair),
+            ],
+            ok=self.ok,
+            lines=_problems(self.error, self.history_error, problem),
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseStatus:
@@ -53,6 +81,16 @@ class LeaseStatus:
     """Who has it, as ``host:pid``; None when it is free, or nobody knows."""
     error: str | None
     """What keeps it from being read or renewed, or the store from having one."""
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        return card(
+            f"lease {self.state}",
+            self.replica,
+            [("holder", self.holder), ("epoch", self.epoch)],
+            ok=None if self.error is None else False,
+            lines=_problems(self.error),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +128,42 @@ class Status:
         """
         if self.state == "standby" and self.lease is not None:
             return (self.error, self.lease.error) == (None, None)
-        return (self.state, self.error) == ("running", None) and all(
-            (r.state, r.error, r.history_error) == ("streaming", None, None)
-            for r in self.replicas
+        fine = (self.state, self.error) == ("running", None)
+        return fine and all(replica.ok for replica in self.replicas)
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the database, and its replicas in a table."""
+        rows = [
+            (
+                replica.name,
+                replica.state,
+                replica.txid,
+                f"{replica.lag_seconds:.3g} s",
+                moment_text(replica.last_success),
+                size_text(replica.spool_bytes),
+                "; ".join(_problems(replica.error, replica.history_error)),
+            )
+            for replica in self.replicas
+        ]
+        lease = self.lease
+        holder = f"{lease.state}, holder {lease.holder or 'unknown'}" if lease else None
+        return card(
+            self.state,
+            self.database,
+            [
+                ("transaction", self.txid),
+                ("pages pending", self.pending_pages),
+                ("process", self.pid or None),
+                ("lease", holder),
+            ],
+            ok=self.ok,
+            lines=_problems(self.error, lease.error if lease else None),
+            below=table(rows, _COLUMNS) if rows else "",
         )
+
+
+_COLUMNS = ("replica", "state", "txid", "lag", "last success", "waiting", "error")
+
+
+def _problems(*errors: str | None) -> list[str]:
+    return [error for error in errors if error]

@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from sqlitereplica.ltx import SNAPSHOT_LEVEL
+from sqlitereplica.markup import card, moment_text, table
 from sqlitereplica.sizes import size_text
 from sqlitereplica.store import Pin
 from sqlitereplica.store.reach import to_datetime
@@ -59,11 +60,12 @@ def describe_text(points: RestorePoints) -> str:
 def describe_html(points: RestorePoints) -> str:
     """The summary as a table, with a drawing and the newest points."""
     drawing = _timeline(points) + _legend(points) if points else ""
-    summary = _table([(f"<b>{escape(n)}</b>", escape(t)) for n, t in _summary(points)])
-    return (
-        '<div style="font-family:system-ui,sans-serif;font-size:13px">'
-        f"<div><b>Restore points</b> of {escape(points.replica)}</div>"
-        f"{drawing}{summary}{_newest(points)}</div>"
+    return card(
+        "Restore points",
+        f"of {points.replica}",
+        _summary(points),
+        above=drawing,
+        below=_newest(points),
     )
 
 
@@ -125,7 +127,7 @@ def _duration(span: timedelta) -> str:
 
 
 def _time(point: RestorePoint) -> str:
-    return point.time.isoformat(" ", "milliseconds").replace("+00:00", "Z")
+    return moment_text(point.time)
 
 
 def _newest(points: RestorePoints) -> str:
@@ -133,29 +135,19 @@ def _newest(points: RestorePoints) -> str:
     if not points:
         return ""
     head = ("txid", "time", "level", "fetches", "files", "pins")
-    rows = [tuple(f"<b>{name}</b>" for name in head)]
-    for point in reversed(points[-_NEWEST:]):
-        cells = (
-            str(point.txid),
+    rows = [
+        (
+            point.txid,
             _time(point),
-            str(point.level),
+            point.level,
             size_text(point.bytes_to_fetch),
             f"{point.files:,}",
             _listed(point.pins),
         )
-        rows.append(tuple(map(escape, cells)))
-    title = f"The newest {len(rows) - 1}" if len(rows) > 2 else "The newest"
-    return f"<details><summary>{title}</summary>{_table(rows)}</details>"
-
-
-def _table(rows: Iterable[Sequence[str]]) -> str:
-    """A table of cells that are escaped already."""
-    style = ' style="text-align:left;padding:1px 12px 1px 0"'
-    lines = (
-        "<tr>" + "".join(f"<td{style}>{cell}</td>" for cell in row) + "</tr>"
-        for row in rows
-    )
-    return f'<table style="margin:4px 0">{"".join(lines)}</table>'
+        for point in reversed(points[-_NEWEST:])
+    ]
+    title = f"The newest {len(rows)}" if len(rows) > 1 else "The newest"
+    return f"<details><summary>{title}</summary>{table(rows, head)}</details>"
 
 
 # -- what is drawn -----------------------------------------------------------------------

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from html import escape
 from typing import Literal, TypeAlias
 
 from sqlitereplica.errors import VerificationError
 from sqlitereplica.ltx import FileInfo, format_filename
+from sqlitereplica.markup import card, moment_text
 from sqlitereplica.restore.check import ForeignKeyViolation
 from sqlitereplica.restore.coverage import Note, RestorableRange
 from sqlitereplica.sizes import size_text
@@ -226,19 +226,12 @@ class VerifyReport:
 
     def _repr_html_(self) -> str:
         """For notebooks."""
-        colour = "#15803d" if self.ok else "#dc2626"
-        cell = '<td style="text-align:left;padding:1px 12px 1px 0">'
-        rows = "".join(
-            f"<tr>{cell}<b>{escape(name)}</b></td>{cell}{escape(text)}</td></tr>"
-            for name, text in self._summary()
-        )
-        items = "".join(f"<li>{escape(text)}</li>" for text in _shown(self.problems))
-        return (
-            '<div style="font-family:system-ui,sans-serif;font-size:13px">'
-            f'<div><b style="color:{colour}">{escape(self._verdict())}</b>'
-            f" {escape(self.replica)}</div>"
-            f'<table style="margin:4px 0">{rows}</table>'
-            f"{f'<ul>{items}</ul>' if items else ''}</div>"
+        return card(
+            self._verdict(),
+            self.replica,
+            self._summary(),
+            ok=self.ok,
+            lines=_shown(self.problems),
         )
 
     def to_json(self) -> bytes:
@@ -275,7 +268,7 @@ class VerifyReport:
             check = f"checked in {proof.check}" if proof.check else "not checked"
             state = f"transaction {proof.txid}"
             if proof.txid is None:
-                state = f"the state of {_time(proof.time)}"
+                state = f"the state of {moment_text(proof.time)}"
             yield "restored", f"{state}, {size}, {check}"
         for note in self.notes:
             yield "note", note.text
@@ -312,12 +305,8 @@ def _shown(texts: Sequence[str]) -> Iterator[str]:
 
 
 def _range_text(span: RestorableRange) -> str:
-    first, last = _time(span.min_time), _time(span.max_time)
+    first, last = moment_text(span.min_time), moment_text(span.max_time)
     if span.states == 1:
         return f"transaction {span.min_txid}, of {last}"
     txids = f"transactions {span.min_txid} to {span.max_txid}"
     return f"{txids}, {span.states:,} states, {first} to {last}"
-
-
-def _time(time: datetime) -> str:
-    return time.isoformat(" ", "milliseconds").replace("+00:00", "Z")

@@ -25,6 +25,7 @@ from sqlitereplica.errors import (
     StoreError,
 )
 from sqlitereplica.events import Observer
+from sqlitereplica.markup import card, moment_text
 from sqlitereplica.restore.assemble import Wanted
 from sqlitereplica.restore.at import At
 from sqlitereplica.restore.check import Verify, check_database
@@ -36,6 +37,7 @@ from sqlitereplica.restore.output import Made
 from sqlitereplica.restore.plan import to_datetime
 from sqlitereplica.restore.target import IfExists, KeepOld, Scratch, Target
 from sqlitereplica.restore.ways import Way
+from sqlitereplica.sizes import size_text
 
 if TYPE_CHECKING:
     from fsspec.callbacks import Callback
@@ -47,6 +49,13 @@ logger = logging.getLogger(__name__)
 Missing = Literal["error", "skip"]
 Reason = Literal["restored", "exists", "missing", "unchanged"]
 
+
+_IN_WORDS: dict[Reason, str] = {
+    "restored": "Restored",
+    "exists": "Nothing restored: there is a database at",
+    "missing": "Nothing restored: there is no backup for",
+    "unchanged": "Nothing to restore: this state is there already, at",
+}
 
 # What another replica may make good. Not so errors of the target.
 _REPLICA_FAILED = (StoreError, NotRestorableError, InvalidFileError, PosMismatchError)
@@ -87,6 +96,26 @@ class RestoreResult:
     checksum: int | None = None
     pages_reused: int = 0
     old: Path | None = None
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        size = (self.page_size or 0) * (self.commit or 0)
+        fetched = f"{size_text(self.bytes_fetched)} in {self.files:,} files"
+        reused = f"{self.pages_reused:,} of {self.commit or 0:,} pages"
+        return card(
+            _IN_WORDS[self.reason],
+            self.path,
+            [
+                ("replica", self.source),
+                ("transaction", self.txid),
+                ("time", moment_text(self.timestamp)),
+                ("database", size_text(size) if size else None),
+                ("fetched", fetched if self.files else None),
+                ("from the old copy", reused if self.pages_reused else None),
+                ("old copy", self.old),
+            ],
+            ok=self.restored or None,
+        )
 
 
 def restore(

@@ -22,7 +22,7 @@ NAME = "sqlitereplica"
 # not import each other. The facade, `__init__`, imports anything; nothing imports it.
 LAYERS: list[set[str]] = [
     {"errors"},
-    {"durations", "sizes"},
+    {"durations", "markup", "sizes"},
     {"policy"},
     {"events"},
     {"ltx"},

@@ -115,6 +115,17 @@ def test_branch_is_opened_again_with_what_was_done(
             connection.execute("DELETE FROM t WHERE id > ?", (number + 1,))
 
 
+def test_branch_in_a_notebook_says_how_much_is_here(
+    recording: Recording, tmp_path: Path
+) -> None:
+    """Its file, the transaction, and the pages that are local, escaped."""
+    with branch(tmp_path / "replica", tmp_path / "<b>.db") as made:
+        html = made._repr_html_()
+        assert "&lt;b&gt;.db" in html and f"{made.pages[0]} of {made.pages[1]}" in html
+        made.finish()
+        assert "all: it is a plain database" in made._repr_html_()
+
+
 def test_time_of_a_branch_is_given_as_for_restore(
     recording: Recording, tmp_path: Path
 ) -> None:
