@@ -50,6 +50,14 @@ _READ_BYTES = 4 << 20
 _CHECK_EVERY = 1.0
 
 
+def milliseconds_after(nanoseconds: int) -> int:
+    """A time of day in milliseconds, rounded up.
+
+    What was committed by then is then never given by a restore before an earlier time.
+    """
+    return -(-nanoseconds // 1_000_000)
+
+
 class Capture:
     """Captures one database. Belongs to one thread, which attaches, steps and detaches."""
 
@@ -65,7 +73,7 @@ class Capture:
         buffer_size: int = 8 << 20,
         node_id: int = 0,
         limits: CheckpointLimits | None = None,
-        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        now_ms: Callable[[], int] = lambda: milliseconds_after(time.time_ns()),
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:

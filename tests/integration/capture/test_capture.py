@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.capturing import Captured, digest, make_database, same, serialized
 
-from sqlitereplica.capture import CheckpointLimits, ContinuityLostError
+from sqlitereplica.capture import Capture, CheckpointLimits, ContinuityLostError
 from sqlitereplica.capture.tail import WalTail
 from sqlitereplica.errors import DatabaseStateError
 from sqlitereplica.ltx import lock_pgno
@@ -463,3 +463,21 @@ def _do(db: sqlite3.Connection, captured: Captured, what: str, n: int) -> None:
 def _run_python(code: str, *arguments: object) -> None:
     command = [sys.executable, "-c", code, *map(str, arguments)]
     subprocess.run(command, check=True, timeout=60)
+
+
+def test_time_of_a_state_is_not_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Milliseconds are rounded up: a restore before 0.5 ms must not give what is of 0.9."""
+    make_database(tmp_path / "app.db").close()
+    monkeypatch.setattr("time.time_ns", lambda: 1_700_000_000_000_900_000)
+    capture = Capture(
+        str(tmp_path / "app.db"),
+        sqlite3.connect,
+        copy="sqlite3",
+        emit=lambda *_: None,
+        spool=tmp_path,
+    )
+    capture.attach()
+    assert capture.state().timestamp == 1_700_000_000_001
+    capture.detach()
