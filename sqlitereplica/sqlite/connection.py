@@ -7,7 +7,8 @@ are needed. Every pragma set here lives in the connection and ends with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from sqlitereplica.errors import DatabaseStateError
@@ -33,14 +34,11 @@ class SourceConnection:
     """One connection to the source database. Belongs to the thread that made it."""
 
     def __init__(self, connect: Connect, path: str) -> None:
-        self.path = path
+        self.path, self.calls = path, 0
         self._writing = False
-        with calling:
-            try:
-                self.raw = connect(path)
-            except Exception as error:
-                _translate(error, path)
-                raise
+        self.raw: Any = None
+        with self._call():
+            self.raw = connect(path)
             forking.watch(self)
         _as_we_need(self.raw)
         # We never wait inside SQLite: its busy handler sleeps too long to win against a
@@ -55,12 +53,28 @@ class SourceConnection:
             SourceBusyError: a lock is taken.
             DatabaseStateError: SQLite refuses for any other reason.
         """
-        with calling:
-            try:
-                return list(self.raw.execute(sql).fetchall())
-            except Exception as error:
-                _translate(error, self.path)
-                raise
+        with self._call():
+            return list(self.raw.execute(sql).fetchall())
+
+    @contextmanager
+    def _call(self) -> Iterator[None]:
+        """Call SQLite: no fork happens meanwhile, and errors become ours."""
+        self._enter()
+        try:
+            yield
+        except Exception as error:
+            _translate(error, self.path)
+            raise
+        finally:
+            self._leave()
+
+    def _enter(self) -> None:
+        calling.enter()
+        self.calls += 1
+
+    def _leave(self) -> None:
+        self.calls -= 1
+        calling.leave()
 
     def begin_read(self) -> None:
         """Begin a read transaction and take its lock now, not at the first query."""
@@ -73,9 +87,13 @@ class SourceConnection:
 
     def begin_write(self) -> None:
         """Take the write lock (``BEGIN IMMEDIATE``); no fork happens until ``rollback``."""
-        with calling:
+        self._enter()
+        try:
             self.execute("begin immediate")
-            self._writing = calling.acquire()
+        except BaseException:
+            self._leave()
+            raise
+        self._writing = True
 
     def rollback(self) -> None:
         """End the transaction; nothing is ever written in one of ours."""
@@ -87,7 +105,7 @@ class SourceConnection:
     def _let_fork(self) -> None:
         if self._writing:
             self._writing = False
-            calling.release()
+            self._leave()
 
     def checkpoint(self, mode: str) -> bool:
         """Run ``wal_checkpoint(mode)``; False when somebody else was in the way."""
@@ -100,12 +118,9 @@ class SourceConnection:
     def close(self) -> None:
         """Close the connection; ends a transaction that is open."""
         try:
-            with calling:
+            with self._call():
                 self.raw.close()
                 forking.unwatch(self)
-        except Exception as error:
-            _translate(error, self.path)
-            raise
         finally:
             self._let_fork()
 

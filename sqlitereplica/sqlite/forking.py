@@ -14,9 +14,10 @@ process. What makes this safe is that none of them is in the middle of anything:
   would inherit SQLite's mutexes as taken, and
 * until none of ours holds the write lock, whose end tidies the wal-index that is shared.
 
-If it waits too long the child leaves them as they are for ever, unclosed. Those connections
-that the application inherited are not ours to close; ``locks_are_real`` tells whether the
-locks of this process are, and who is told that they are not does not read the database.
+If it waits too long the child leaves those that are in a call as they are for ever,
+unclosed. The connections that the application inherited are not ours to close;
+``locks_are_real`` tells whether the locks of this process are, and who is told that they are
+not does not read the database.
 """
 
 from __future__ import annotations
@@ -40,13 +41,62 @@ _SHARED_RANGE = "1073741826"
 
 class _Connection(Protocol):
     raw: Any
+    calls: int
 
 
-calling = threading.RLock()
-"""Held by whoever calls SQLite on the source, and for as long as it has the write lock."""
+class Calling:
+    """Any number of calls at once, or a fork. One thread may be in several calls."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """In the child: whoever else was in a call is not here."""
+        self._changed = threading.Condition(threading.Lock())
+        self._inside = self._forks = 0
+        self._mine = threading.local()
+
+    def enter(self) -> None:
+        """A call begins; waits for a fork that is about to happen."""
+        depth = self._depth
+        if depth == 0:
+            with self._changed:
+                while self._forks:
+                    self._changed.wait()
+                self._inside += 1
+        self._mine.depth = depth + 1
+
+    def leave(self) -> None:
+        """It has ended."""
+        self._mine.depth -= 1
+        if self._mine.depth == 0:
+            with self._changed:
+                self._inside -= 1
+                self._changed.notify_all()
+
+    @property
+    def _depth(self) -> int:
+        depth: int = getattr(self._mine, "depth", 0)
+        return depth
+
+    def begin_fork(self) -> None:
+        """Wait until nobody is in a call, for some time at most; and let nobody begin."""
+        own = min(1, self._depth)
+        with self._changed:
+            self._forks += 1
+            self._changed.wait_for(lambda: self._inside <= own, _PATIENCE)
+
+    def end_fork(self) -> None:
+        """In the parent: go on."""
+        with self._changed:
+            self._forks -= 1
+            self._changed.notify_all()
+
+
+calling = Calling()
+"""Entered by whoever calls SQLite, and for as long as it has the write lock."""
 _open: weakref.WeakSet[_Connection] = weakref.WeakSet()
 _parked: list[Any] = []
-_waited = False
 
 
 def watch(connection: _Connection) -> None:
@@ -99,33 +149,20 @@ def _has_lock(key: FileId) -> bool:
     )
 
 
-def _before() -> None:
-    global _waited
-    _waited = calling.acquire(timeout=_PATIENCE)
-
-
-def _after_in_parent() -> None:
-    if _waited:
-        calling.release()
-
-
 def _after_in_child() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # there is one for those that are not closed
         for connection in list(_open):
             _get_rid_of(connection)
     _open.clear()
-    if _waited:
-        calling.release()
-    else:
-        calling._at_fork_reinit()  # type: ignore[attr-defined]
+    calling.forget()
 
 
 def _get_rid_of(connection: _Connection) -> None:
     raw, connection.raw = connection.raw, None
     if raw is None:
         return
-    if not _waited:
+    if connection.calls:
         park(raw)
         return
     try:
@@ -150,7 +187,7 @@ def _close_as_sqlite3(raw: Any) -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=_before,
-        after_in_parent=_after_in_parent,
+        before=calling.begin_fork,
+        after_in_parent=calling.end_fork,
         after_in_child=_after_in_child,
     )
