@@ -252,11 +252,11 @@ class Peer:
             if self._folder is None:
                 self._folder = MetaFolder(self.options.meta_path, self.options.path)
             folder = self._folder
+            self._may_lead()
             if not folder.try_lock():
                 return False
             running = None
             try:
-                self._may_lead()
                 running = self._promote(self, folder)
             finally:
                 if running is None:

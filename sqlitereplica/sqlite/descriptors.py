@@ -154,14 +154,15 @@ def sweep() -> None:
                 del _entries[key]
 
 
-def is_open_here(key: FileId) -> bool:
+def is_open_here(key: FileId, ours: int = 0) -> bool:
     """True when this process has the file open through a descriptor that is not ours.
 
-    Reads ``/proc/self/fd``; where that does not exist (macOS, Windows) the answer is False
-    and the guard against mixed copies of SQLite is weaker.
+    ``ours`` says how many are beside that of this module. Reads ``/proc/self/fd``; where
+    that does not exist (macOS, Windows) the answer is False and the guard against mixed
+    copies of SQLite is weaker.
     """
     with _lock:
-        own = _entries[key].own if key in _entries else 0
+        own = ours + (1 if key in _entries else 0)
     return sum(1 for k in _open_files() if k == key) > own
 
 

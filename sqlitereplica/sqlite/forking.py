@@ -14,6 +14,12 @@ process. What makes this safe is that none of them is in the middle of anything:
   would inherit SQLite's mutexes as taken, and
 * until none of ours holds the write lock, whose end tidies the wal-index that is shared.
 
+Nor may a thread of the application be in SQLite with the same file: the child would wait for
+ever for mutexes of that file. So ours are only closed if the application has it not open;
+if it has, the child's locks would not work anyway. Mutexes for all files are held for less
+than a microsecond, and who forks while other threads are in SQLite cannot use it in the
+child, with or without us.
+
 If it waits too long the child leaves those that are in a call as they are for ever,
 unclosed. The connections that the application inherited are not ours to close;
 ``locks_are_real`` tells whether the locks of this process are, and who is told that they are
@@ -27,12 +33,21 @@ import os
 import threading
 import warnings
 import weakref
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from sqlitereplica.sqlite.descriptors import FileId, file_id
+from sqlitereplica.sqlite.descriptors import FileId, file_id, is_open_here
 
-__all__ = ["calling", "locks_are_real", "park", "unwatch", "watch"]
+__all__ = [
+    "Calling",
+    "calling",
+    "close_inherited",
+    "locks_are_real",
+    "park",
+    "unwatch",
+    "watch",
+]
 
 _PATIENCE = 5.0
 _SHARED_RANGE = "1073741826"
@@ -40,6 +55,7 @@ _SHARED_RANGE = "1073741826"
 
 
 class _Connection(Protocol):
+    path: str
     raw: Any
     calls: int
 
@@ -97,6 +113,8 @@ calling = Calling()
 """Entered by whoever calls SQLite, and for as long as it has the write lock."""
 _open: weakref.WeakSet[_Connection] = weakref.WeakSet()
 _parked: list[Any] = []
+_left: list[Any] = []
+"""Those that a child inherited and could not close at once."""
 
 
 def watch(connection: _Connection) -> None:
@@ -123,6 +141,7 @@ def locks_are_real(path: str, connect: Callable[[str], Any]) -> bool:
     """
     if file_id(path) is None:
         return True  # nobody can have inherited it
+    close_inherited()
     connection = connect(path)
     try:
         connection.execute("begin")  # or the lock is gone again, without a WAL
@@ -150,21 +169,46 @@ def _has_lock(key: FileId) -> bool:
 
 
 def _after_in_child() -> None:
+    files = Counter(file_id(connection.path) for connection in _open)
+    foreign = {key for key, ours in files.items() if _is_foreign(key, ours)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # there is one for those that are not closed
         for connection in list(_open):
-            _get_rid_of(connection)
+            _get_rid_of(connection, file_id(connection.path) not in foreign)
     _open.clear()
     calling.forget()
 
 
-def _get_rid_of(connection: _Connection) -> None:
+def _is_foreign(key: FileId | None, ours: int) -> bool:
+    """Whether the application has a file open, as far as can be told."""
+    if key is None or not os.path.isdir("/proc/self/fd"):
+        return True
+    return is_open_here(key, ours)
+
+
+def _get_rid_of(connection: _Connection, may_close: bool) -> None:
     raw, connection.raw = connection.raw, None
     if raw is None:
         return
-    if connection.calls:
-        park(raw)
+    if may_close and not connection.calls:
+        _close(raw)
         return
+    park(raw)
+    if not connection.calls:
+        _left.append(raw)
+
+
+def close_inherited() -> None:
+    """In a child: close what was left, for the application may have closed its own since.
+
+    If a thread of the parent was in SQLite with the file this never returns: to be called
+    in a thread that nobody waits for, and with no lock held.
+    """
+    while _left:
+        _close(_left.pop())
+
+
+def _close(raw: Any) -> None:
     try:
         raw.close()
     except Exception:  # noqa: BLE001

@@ -32,8 +32,8 @@ SOURCE_MUTANTS = (
     Mutant(
         "a child of a fork keeps the connections that it inherited",
         "sqlite/forking.py",
-        "        for connection in list(_open):\n            _get_rid_of(connection)\n",
-        "",
+        "    if may_close and not connection.calls:\n",
+        "    if not connection:\n",
         "tests/integration/lifecycle/test_fork_and_exit.py"
         "::test_child_of_a_fork_joins_in_and_harms_nobody",
     ),
