@@ -26,6 +26,7 @@ from sqlitereplica.errors import (
     VerifyStoppedError,
 )
 from sqlitereplica.policy import Lease, Retention
+from sqlitereplica.progress import progress
 from sqlitereplica.reading import (
     Branch,
     Diff,
@@ -107,6 +108,7 @@ __all__ = [
     "branch",
     "connect",
     "diff",
+    "progress",
     "replica_uri",
     "restore",
     "restore_points",

@@ -22,7 +22,7 @@ NAME = "sqlitereplica"
 # not import each other. The facade, `__init__`, imports anything; nothing imports it.
 LAYERS: list[set[str]] = [
     {"errors"},
-    {"durations", "markup", "sizes"},
+    {"durations", "markup", "progress", "sizes"},
     {"policy"},
     {"events"},
     {"ltx"},
@@ -47,6 +47,7 @@ FENCES: dict[str, set[str]] = {
     "fsspec": {"store", "testing"},
     "fsspec.callbacks": {
         "cli",
+        "progress",
         "reading",
         "replicate",
         "restore",
@@ -54,6 +55,8 @@ FENCES: dict[str, set[str]] = {
         "testing",
     },
     "s3fs": {"store", "testing"},
+    "tqdm": {"progress"},
+    "rich": {"progress"},
     "prometheus_client": {"integrations"},
     "opentelemetry": {"integrations.opentelemetry"},
     "datasette": {"integrations.datasette"},
