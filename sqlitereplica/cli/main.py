@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from sqlitereplica.cli import exits
 from sqlitereplica.cli.arguments import Parser, UsageError, normalized
 from sqlitereplica.cli.commands import (
+    controlling,
     demo,
     listing,
     local,
@@ -27,7 +28,16 @@ from sqlitereplica.errors import (
 
 __all__ = ["main"]
 
-_MODULES = (replicating, restoring, reading, listing, proving, local, demo)
+_MODULES = (
+    replicating,
+    restoring,
+    reading,
+    listing,
+    proving,
+    local,
+    controlling,
+    demo,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

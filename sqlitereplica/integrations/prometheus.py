@@ -16,17 +16,24 @@ import errno
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 
 from sqlitereplica.errors import InvalidFileError
 from sqlitereplica.events import DETAILS, Event, Observer, log_event
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
-
     from sqlitereplica.replicate import ReplicaStatus
 
-__all__ = ["PrometheusObserver"]
+__all__ = ["Exporter", "PrometheusObserver"]
 
 _BUCKETS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60)
 _LONG = (0.1, 0.5, 1, 5, 10, 30, 60, 300, 1800, 7200)
@@ -230,3 +237,18 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             return
         yield found
         found = found.__cause__
+
+
+class Exporter:
+    """The metrics of a process in a registry of their own, and the page that shows them."""
+
+    content_type: str = CONTENT_TYPE_LATEST
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        self.observer = PrometheusObserver(registry=self._registry)
+
+    def page(self) -> bytes:
+        """What a scrape is answered."""
+        return bytes(generate_latest(self._registry))

@@ -19,7 +19,7 @@ from support.litestream import Litestream
 from support.servers import S3Server
 
 from sqlitereplica import Replicator, restore_points
-from sqlitereplica.cli.daemon import Unit
+from sqlitereplica.cli.units import Unit
 from sqlitereplica.config import build, parse_config
 
 LOCAL = """
@@ -106,10 +106,11 @@ def test_dated_replica_rolls_over_and_old_ones_go(
     foreign = daily / "app-notes"
     foreign.mkdir(parents=True)
     (foreign / "x").write_text("mine")
-    unit.start().sync()
+    unit.start()
+    assert unit.replicator is not None
+    unit.replicator.sync()
     clock[0] = now
     unit.roll()
-    assert unit.replicator is not None
     unit.replicator.sync()
     unit.roll()  # the date is the same: nothing happens
     names = sorted(path.name for path in daily.iterdir())
@@ -137,7 +138,9 @@ def test_pinned_day_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     now = datetime.now().astimezone()
     clock = [now]
     unit = Unit(plan, lambda: clock[0])
-    unit.start().sync()
+    unit.start()
+    assert unit.replicator is not None
+    unit.replicator.sync()
     unit.stop()
     dated = plan.replicas_at(now)[1]
     dated.pin("keep")
