@@ -1,8 +1,8 @@
 """A Replicator that is not elected: it asks who is, and waits for its turn.
 
-It owns one thread. That tries the lock; if another process has it, it connects to the desk
-of that process and carries the calls of this one, until the connection ends: then the other
-is gone or stops, and the lock is tried at once. So nobody polls while all is well, and the
+It owns one thread. That connects to the desk of the elected process and carries the calls of
+this one, until the connection ends: then the other is gone or stops, and the lock is tried at
+once. So nobody polls while all is well, and the
 next one is elected milliseconds after a ``kill -9``. The database is not opened here.
 
 A call lives until somebody answers it. It is sent again to whoever is elected next, and when
@@ -23,6 +23,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -219,9 +220,14 @@ class Peer:
         pause, (least, most) = 0.0, _PAUSE
         while not self._ended:
             try:
-                if self._stand():
+                # Whoever is there is asked first: in a child of a fork to stand for the
+                # election may take SQLite, which may not be there for it.
+                if self._follow():
+                    pause = 0.0
+                elif self._stand():
                     break
-                pause = 0.0 if self._follow() else min(most, max(least, 2 * pause))
+                else:
+                    pause = min(most, max(least, 2 * pause))
             except Exception as error:
                 logger.exception("a thread failed", extra={"action": "thread-error"})
                 self._cannot(error)
@@ -249,9 +255,7 @@ class Peer:
     def _stand(self) -> bool:
         """Try to be elected; True when this Peer is at its end."""
         try:
-            if self._folder is None:
-                self._folder = MetaFolder(self.options.meta_path, self.options.path)
-            folder = self._folder
+            folder = self._folder or self._take_folder()
             self._may_lead()
             if not folder.try_lock():
                 return False
@@ -271,6 +275,10 @@ class Peer:
         self.failed = None
         self._hand_over(running)
         return True
+
+    def _take_folder(self) -> MetaFolder:
+        self._folder = MetaFolder(self.options.meta_path, self.options.path)
+        return self._folder
 
     def _cannot(self, error: Exception) -> None:
         if not isinstance(error, SQLiteReplicaError):
@@ -295,10 +303,9 @@ class Peer:
 
     def _follow(self) -> bool:
         """Ask who is elected until that one is gone; False if nobody is there."""
-        if self._folder is None:
-            return False  # it cannot be made; ``error`` says why
+        path = os.path.realpath(self.options.meta_path)
         try:
-            channel = connect(self._folder.path, _MOST_BYTES)
+            channel = connect(Path(path), _MOST_BYTES)
         except OSError as error:
             if isinstance(error, PermissionError):
                 self._cannot(error)
