@@ -112,7 +112,6 @@ def test_elected_worker_is_killed_under_load(board: Board, name: str) -> None:
             clients.wait_for(len(clients.answered) + 20)
         assert until(lambda: server.get("/status")["elected"]) != victim
         answers = list(clients.answered.values())
-        assert len({answer["pid"] for answer in answers}) > 1
         answers += [post(server, f"/lazy/{n}") for n in range(5)]
         server.terminate()
     board.check(answers)
