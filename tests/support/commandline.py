@@ -76,7 +76,16 @@ class CommandLine:
     @contextmanager
     def background(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
         """Run ``replicate`` until the end of the block, then end it by SIGTERM."""
-        log = self.folder / f"log-{len(list(self.folder.glob('log-*')))}"
+        with self.killed(*arguments) as process:
+            yield process
+            process.send_signal(signal.SIGTERM)
+            code = process.wait(_PATIENCE)
+            assert code == 0, self._logs()[-1].read_text()
+
+    @contextmanager
+    def killed(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Run ``replicate`` until the end of the block, then end it by SIGKILL."""
+        log = self.folder / f"log-{len(self._logs())}"
         with log.open("wb") as output:
             process = subprocess.Popen(
                 self._command(*arguments),
@@ -91,9 +100,6 @@ class CommandLine:
                 "the daemon",
             )
             yield process
-            process.send_signal(signal.SIGTERM)
-            code = process.wait(_PATIENCE)
-            assert code == 0, log.read_text()
         finally:
             process.kill()
             process.wait()
@@ -103,6 +109,9 @@ class CommandLine:
         """All variables, so that the package under test is found in any folder."""
         path = str(Path(__file__).parents[2])
         return {**os.environ, "PYTHONPATH": path, **self.env}
+
+    def _logs(self) -> list[Path]:
+        return sorted(self.folder.glob("log-*"))
 
     def _command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "sqlitereplica", *arguments]
