@@ -33,6 +33,7 @@ from sqlitereplica.store.reach import (
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.axes import Axes
 
 __all__ = ["RestorePoint", "RestorePoints", "restore_points"]
 
@@ -253,6 +254,22 @@ class RestorePoints(Sequence[RestorePoint]):
         frame = pandas.DataFrame(rows, columns=list(columns))
         # Milliseconds: they hold every year that a datetime has.
         return frame.astype({"time": "datetime64[ms, UTC]"})
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Plot how much changed when, with matplotlib: bytes and transactions by time.
+
+        Bytes are those of files of changes, not of snapshots. What was merged counts at
+        the time of its last transaction.
+
+        Args:
+            ax: Where to draw; a new figure by default.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+        """
+        from sqlitereplica.restore.activity import plot_activity
+
+        return plot_activity(self, self._files, ax)
 
 
 def restore_points(

@@ -57,6 +57,7 @@ FENCES: dict[str, set[str]] = {
     "s3fs": {"store", "testing"},
     "tqdm": {"progress"},
     "rich": {"progress"},
+    "matplotlib": {"restore"},
     "prometheus_client": {"integrations"},
     "opentelemetry": {"integrations.opentelemetry"},
     "datasette": {"integrations.datasette"},
