@@ -91,7 +91,11 @@ class _TqdmBar(_Bar):
         divisor = 1024 if self.unit == "B" else 1000
         description = self.description or None
         return tqdm(
-            desc=description, unit=self.unit, unit_scale=True, unit_divisor=divisor
+            desc=description,
+            total=self.size,
+            unit=self.unit,
+            unit_scale=True,
+            unit_divisor=divisor,
         )
 
     def draw(self, bar: Any) -> None:

@@ -66,31 +66,33 @@ def _changes(files: Iterable[FileInfo]) -> dict[int, int]:
 def plot_activity(
     points: RestorePoints, files: Iterable[FileInfo], ax: Axes | None
 ) -> Axes:
-    """Draw bytes as bars, and transactions as a line on a second scale."""
+    """Draw bytes as bars, and transactions as dots on a second scale."""
     try:
-        from matplotlib import pyplot
+        from matplotlib import dates, pyplot
     except ImportError as error:
         raise ImportError("plot() needs matplotlib: pip install matplotlib") from error
     length, steps = steps_of(points, files)
     if ax is None:
         _, ax = pyplot.subplots(figsize=(9, 3), layout="constrained")
-    starts: list[Any] = [step.start for step in steps]  # dates: its types say numbers
-    width: Any = length
-    ax.bar(
-        starts,
-        [step.bytes for step in steps],
-        width,
-        align="edge",
-        color=_BLUE,
-        alpha=0.7,
-    )
-    ax.yaxis.set_major_formatter(lambda size, _: size_text(max(0, round(size))))
-    ax.set_ylabel("bytes of changes", color=_BLUE)
+    _draw(ax, dates, length, steps)
     # Names come from a replica: they are no formulas.
     ax.set_title(f"Activity of {points.replica}", parse_math=False)
-    second = ax.twinx()
-    middles: list[Any] = [start + length / 2 for start in starts]
-    second.plot(middles, [step.transactions for step in steps], ".-", color=_AMBER)
-    second.set_ylim(bottom=0)
-    second.set_ylabel("transactions", color=_AMBER)
     return ax
+
+
+def _draw(ax: Any, dates: Any, length: timedelta, steps: Sequence[Step]) -> None:
+    """Draw steps; the types of matplotlib are partial, so there are none here."""
+    starts, sizes = [s.start for s in steps], [s.bytes for s in steps]
+    ax.bar(starts, sizes, length, align="edge", color=_BLUE, alpha=0.7)
+    ax.yaxis.set_major_formatter(lambda size, _: size_text(max(0, round(size))))
+    ax.set_ylabel("bytes of changes", color=_BLUE)
+    busy = [step for step in steps if step.transactions]
+    middles = [step.start + length / 2 for step in busy]
+    second = ax.twinx()
+    second.plot(middles, [step.transactions for step in busy], "o", color=_AMBER)
+    second.set_ylim(bottom=0)
+    second.yaxis.get_major_locator().set_params(integer=True)
+    second.set_ylabel("transactions", color=_AMBER)
+    locator = dates.AutoDateLocator()
+    ax.xaxis.set_major_locator(locator)
+    ax.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))

@@ -66,7 +66,7 @@ def test_every_transaction_is_in_one_step(count: int) -> None:
 
 @pytest.mark.usefixtures("no_window")
 def test_plot_shows_bytes_and_transactions() -> None:
-    """Bars and a line of what was counted, under the name of the replica."""
+    """Bars and dots of what was counted, under the name of the replica."""
     ax = listed(FILES, name="a $x^$ name").plot()
     heights = [bar.get_height() for bar in ax.patches]
     assert sum(heights) == 70 and max(heights) == 40
