@@ -8,6 +8,7 @@ from sqlitereplica.errors import (
     ConfigError,
     DatabaseStateError,
     DivergedError,
+    EncryptionError,
     FollowTimeoutError,
     InvalidFileError,
     LeaseHeldError,
@@ -21,6 +22,7 @@ from sqlitereplica.errors import (
     SQLiteReplicaError,
     StoreError,
     SyncTimeoutError,
+    TamperedError,
     TargetExistsError,
     VerificationError,
     VerifyStoppedError,
@@ -58,7 +60,7 @@ from sqlitereplica.restore import (
     restore_points,
     verify,
 )
-from sqlitereplica.store import Pin, Replica
+from sqlitereplica.store import Encryption, Pin, Replica
 
 __all__ = [
     "AnotherWriterError",
@@ -68,6 +70,8 @@ __all__ = [
     "DatabaseStateError",
     "Diff",
     "DivergedError",
+    "Encryption",
+    "EncryptionError",
     "FollowTimeoutError",
     "Follower",
     "FollowerStatus",
@@ -100,6 +104,7 @@ __all__ = [
     "Status",
     "StoreError",
     "SyncTimeoutError",
+    "TamperedError",
     "TargetExistsError",
     "VerificationError",
     "VerifyReport",

@@ -4,7 +4,8 @@
 
     SQLiteReplicaError
     ├── InvalidFileError (ValueError)      an LTX file or a WAL is malformed: do not use it
-    │   └── ChecksumMismatchError          ... its bytes are not the ones that were written
+    │   ├── ChecksumMismatchError          ... its bytes are not the ones that were written
+    │   └── TamperedError                  ... an encrypted object was changed, cut or swapped
     ├── PosMismatchError                   files do not join: bring the replica up anew
     ├── NotRestorableError (LookupError)   nothing to restore there: choose another target
     ├── PinExistsError (ValueError)         the name of a pin is taken: choose another name
@@ -12,6 +13,7 @@
     ├── QueryError (ValueError)             SQL that was given is refused: correct it
     ├── TargetExistsError (FileExistsError) the restore target is taken: choose another path
     ├── StoreError                         object storage failed: retry (``transient``) or alert
+    │   ├── EncryptionError                keys and replica do not fit: give the right ones
     │   └── AnotherWriterError             someone else writes to this replica: stop one of the two
     │       └── LeaseLostError             ... another host took the lease: stop writing here
     ├── DatabaseStateError                 the source database cannot be replicated as it is: fix it
@@ -40,6 +42,7 @@ __all__ = [
     "ConfigError",
     "DatabaseStateError",
     "DivergedError",
+    "EncryptionError",
     "FollowTimeoutError",
     "InvalidFileError",
     "LeaseHeldError",
@@ -54,6 +57,7 @@ __all__ = [
     "SQLiteReplicaError",
     "StoreError",
     "SyncTimeoutError",
+    "TamperedError",
     "TargetExistsError",
     "VerificationError",
     "VerifyStoppedError",
@@ -93,6 +97,13 @@ class ChecksumMismatchError(InvalidFileError):
         )
         self.expected = expected
         self.actual = actual
+
+
+class TamperedError(InvalidFileError):
+    """An object of an encrypted replica is not what was encrypted, under this name."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, kind="tampered")
 
 
 class PosMismatchError(SQLiteReplicaError):
@@ -245,6 +256,19 @@ class StoreError(SQLiteReplicaError):
         self.operation = operation
         self.key = key
         self.transient = transient
+
+
+class EncryptionError(StoreError):
+    """The keys that were given and a replica do not fit together.
+
+    ``kind`` is ``"no-key"`` (it is encrypted, and there is nothing to read it with),
+    ``"wrong-key"`` (it is encrypted for others), ``"not-encrypted"`` (it should be and is
+    not), ``"no-recipient"`` (nothing to write with), ``"version"`` (a later version encrypted
+    it) or ``"package"`` (``cryptography`` is not installed).
+    """
+
+    def __init__(self, message: str, *, kind: str, key: str = "") -> None:
+        super().__init__(message, operation="get", key=key, transient=False, kind=kind)
 
 
 class AnotherWriterError(StoreError):

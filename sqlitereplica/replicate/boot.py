@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 from sqlitereplica.events import Event
 from sqlitereplica.replicate.options import Options
-from sqlitereplica.restore import restore
+from sqlitereplica.restore.restore import restore
 from sqlitereplica.sqlite import is_ready
 
 __all__ = ["RestoreWhen", "fetch_if_missing"]

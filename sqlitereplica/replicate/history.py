@@ -104,6 +104,8 @@ class History:
         now = self._clock()
         due = []
         for job, entry in self._entries.items():
+            if job.kind == "compact" and not self.shop.store.is_readable:
+                continue  # it can only be made where there are keys to read with
             busy = entry.turn.locked() or entry.health.pause(now) > 0
             if busy or now < entry.look_at:
                 continue

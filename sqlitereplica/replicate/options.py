@@ -91,6 +91,14 @@ class Options:
             raise ValueError(
                 "a lease needs a replica to be in: a mirror cannot hold it"
             )
+        if self.lease is not None and any(
+            replica.encryption is not None and not replica.encryption.can_read
+            for replica in self.replicas
+        ):
+            raise ValueError(
+                "a lease needs replicas that this host can read: give Encryption(...)"
+                " identities, or pass lease=False"
+            )
         if not self.sync_interval > 0:
             raise ValueError(
                 f"sync_interval must be above 0 seconds: {self.sync_interval!r}"

@@ -60,7 +60,8 @@ def judge(files: Sequence[FileInfo], newest: FileInfo) -> tuple[FileInfo, ...]:
 def read_position(store: LTXStore) -> Position:
     """List a replica and read the header of its newest file: two round trips.
 
-    A newest file that is no LTX file ends a history that cannot be continued.
+    A newest file that is no LTX file ends a history that cannot be continued. So does any
+    where this host can write and not read: nobody knows what it holds.
 
     Raises:
         StoreError: the store failed.
@@ -69,7 +70,7 @@ def read_position(store: LTXStore) -> Position:
     newest = newest_file(files)
     if newest is None:
         return Position()
-    header = _read_header(store, newest)
+    header = _read_header(store, newest) if store.is_readable else None
     if header is None:
         return Position(
             txid=newest.max_txid, timestamp=newest.timestamp, files=tuple(files)

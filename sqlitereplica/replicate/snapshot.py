@@ -126,7 +126,8 @@ class SnapshotTask:
         )
 
     def _make(self, pace: Pace) -> None:
-        plan = self._plan()
+        # What cannot be read here is made of the source.
+        plan = self._plan() if self._shop.store.is_readable else ()
         if len(plan) == 1 and plan[0].is_snapshot:
             promote(self._shop, plan[0])
             return

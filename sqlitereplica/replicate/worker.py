@@ -41,7 +41,7 @@ from sqlitereplica.errors import (
     StoreError,
 )
 from sqlitereplica.events import Event, Observer
-from sqlitereplica.ltx import HEADER_SIZE, FileInfo, Header
+from sqlitereplica.ltx import HEADER_SIZE, Header
 from sqlitereplica.replicate.catalog import Catalog
 from sqlitereplica.replicate.delta import (
     Delta,
@@ -230,6 +230,8 @@ class ReplicaWorker:
             self._store = self._open_store()
         version = self.catalog.version
         position = read_position(self._store)
+        if not self._store.is_readable:
+            self._report("write-only", level=20, txid=position.txid)
         self.catalog.replace(position.files, version)
         if self._behind is not None and position.txid not in (self.txid, self.txid + 1):
             self._behind = None  # not the store that we left: look at what it holds
@@ -453,9 +455,9 @@ class ReplicaWorker:
             return False
         assert self._store is not None
         try:
-            name = FileInfo(0, self.txid + 1, self.txid + 1, HEADER_SIZE, 0)
-            header = Header.unpack(self._store.get(name, 0, HEADER_SIZE))
-        except (StoreError, InvalidFileError):
+            there = self._store.list_level(0, min_txid=self.txid + 1)[0]
+            header = Header.unpack(self._store.get(there, 0, HEADER_SIZE))
+        except (StoreError, InvalidFileError, IndexError):
             return False  # the error that led here says enough
         self._forgiven = header.node_id == self._node_id
         if self._forgiven:

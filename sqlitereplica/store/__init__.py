@@ -1,5 +1,6 @@
 """Replicas on any fsspec filesystem, in Litestream's layout."""
 
+from sqlitereplica.store.encryption import Encryption
 from sqlitereplica.store.generations import GenerationFile
 from sqlitereplica.store.layout import Layout, layout_for
 from sqlitereplica.store.leaseobject import LeaseObject
@@ -12,6 +13,7 @@ from sqlitereplica.store.store import LTXStore
 from sqlitereplica.store.writeback import Writeback
 
 __all__ = [
+    "Encryption",
     "GenerationFile",
     "LTXStore",
     "Layout",

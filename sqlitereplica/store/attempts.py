@@ -26,7 +26,7 @@ from sqlitereplica.store.translate import (
     translated,
 )
 
-__all__ = ["Attempts", "Operation", "Sent"]
+__all__ = ["Attempts", "Operation", "Sent", "size_of"]
 
 T = TypeVar("T")
 Sent: TypeAlias = bytes | Path
@@ -101,7 +101,7 @@ class Attempts:
         except StoreError as error:
             self._tell(name, began, 0, error)
             raise
-        size = _size(done if isinstance(done, bytes) else sent)
+        size = _counted(done if isinstance(done, bytes) else sent)
         self._tell(name, began, size, None)
         return done
 
@@ -119,11 +119,14 @@ class Attempts:
         return rotation.renew(self._fs, version)
 
 
-def _size(data: Sent) -> int:
+def size_of(data: Sent) -> int:
+    """Bytes that there are to send."""
+    return len(data) if isinstance(data, bytes) else data.stat().st_size
+
+
+def _counted(data: Sent) -> int:
     """Bytes; 0 for a file that is gone already."""
-    if isinstance(data, bytes):
-        return len(data)
     try:
-        return data.stat().st_size
+        return size_of(data)
     except OSError:
         return 0

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -59,6 +59,23 @@ class Layout:
         if level is None or numbers is None:
             return None
         return FileInfo(level, *numbers, size, timestamp)
+
+    def files(self, root: str, entries: Iterable[Mapping[str, Any]]) -> list[FileInfo]:
+        """The files of a replica among what a listing shows, each once."""
+        # Some filesystems name what is below "/x" without the slash.
+        root = root.strip("/")
+        found = set()
+        for entry in entries:
+            name = str(entry["name"]).lstrip("/")
+            if entry.get("type") == "directory" or not name.startswith(root):
+                continue
+            below = name[len(root) :].removeprefix("/")
+            info = self.parse(
+                below, size=int(entry.get("size") or 0), timestamp=time_of(entry)
+            )
+            if info is not None:
+                found.add(info)
+        return list(found)
 
     def _level(self, folders: list[str]) -> int | None:
         match folders:

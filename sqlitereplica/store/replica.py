@@ -12,6 +12,8 @@ from fsspec import AbstractFileSystem
 from sqlitereplica.durations import Duration
 from sqlitereplica.policy import Retention
 from sqlitereplica.store.credentials import Credentials
+from sqlitereplica.store.encrypted import EncryptedStore
+from sqlitereplica.store.encryption import Encryption
 from sqlitereplica.store.location import locate
 from sqlitereplica.store.pins import Pin, delete_pin, list_pins, put_pin
 from sqlitereplica.store.store import LTXStore
@@ -40,6 +42,9 @@ class Replica:
     credentials: Credentials | None = None
     """Answers with further storage options, such as ``key``, ``secret`` and ``token``. It is
     called when the store is opened, and again whenever the store refuses what it gave."""
+
+    encryption: Encryption | None = None
+    """Encrypt everything that is stored here; needs the extra ``crypto``."""
 
     def __post_init__(self) -> None:
         """Refuse at once what could never be opened."""
@@ -71,14 +76,16 @@ class Replica:
         """The store; no request is made.
 
         Raises:
-            StoreError: the filesystem cannot be made.
+            StoreError: the filesystem cannot be made, or ``cryptography`` is missing.
         """
-        return LTXStore.open(
-            self.url,
-            path=self.path,
-            storage_options=self.storage_options,
-            credentials=self.credentials,
-        )
+        where: dict[str, Any] = {
+            "path": self.path,
+            "storage_options": self.storage_options,
+            "credentials": self.credentials,
+        }
+        if self.encryption is None:
+            return LTXStore.open(self.url, **where)
+        return EncryptedStore.open(self.url, encryption=self.encryption, **where)
 
     # -- pins ------------------------------------------------------------------------
 

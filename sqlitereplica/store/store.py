@@ -35,7 +35,7 @@ from fsspec import AbstractFileSystem
 from sqlitereplica.errors import AnotherWriterError, InvalidFileError, StoreError
 from sqlitereplica.ltx import HEADER_SIZE, MAX_LEVEL, FileInfo, Header
 from sqlitereplica.store import local
-from sqlitereplica.store.attempts import Attempts, Sent
+from sqlitereplica.store.attempts import Attempts, Sent, size_of
 from sqlitereplica.store.credentials import Credentials, Rotation
 from sqlitereplica.store.generations import (
     KINDS,
@@ -44,17 +44,13 @@ from sqlitereplica.store.generations import (
     generations_root,
     is_generation,
 )
-from sqlitereplica.store.layout import (
-    Layout,
-    layout_for,
-    time_of,
-    timestamp_metadata,
-)
+from sqlitereplica.store.layout import Layout, layout_for, timestamp_metadata
 from sqlitereplica.store.leaseobject import LeaseObject, lease_object
 from sqlitereplica.store.location import locate, make_filesystem, root_on
 from sqlitereplica.store.reader import StoreReader
 from sqlitereplica.store.remote import Remote
 from sqlitereplica.store.retry import RetryPolicy
+from sqlitereplica.store.sealedform import is_sealed, needs_keys
 from sqlitereplica.store.side import SideFile, side_files, side_key
 from sqlitereplica.store.translate import is_conflict
 
@@ -101,6 +97,8 @@ class LTXStore:
         self._layout = layout or layout_for(protocol)
         self._prepared: set[Path] = set()
         self._lock = threading.Lock()
+        self.is_readable = True
+        """False where one can only write: it is encrypted, and for others."""
 
     @classmethod
     def open(
@@ -183,20 +181,7 @@ class LTXStore:
         return self._remote.list_level(self._root, folder)
 
     def _parse(self, entries: Iterable[Mapping[str, Any]]) -> list[FileInfo]:
-        # Some filesystems name what is below "/x" without the slash.
-        root = self._root.strip("/")
-        found = set()
-        for entry in entries:
-            name = str(entry["name"]).lstrip("/")
-            if entry.get("type") == "directory" or not name.startswith(root):
-                continue
-            below = name[len(root) :].removeprefix("/")
-            info = self._layout.parse(
-                below, size=int(entry.get("size") or 0), timestamp=time_of(entry)
-            )
-            if info is not None:
-                found.add(info)
-        return list(found)
+        return self._layout.files(self._root, entries)
 
     def _finish(self, infos: list[FileInfo], accurate: bool) -> list[FileInfo]:
         infos = sorted(infos, key=lambda f: (f.level, f.min_txid, f.max_txid))
@@ -232,9 +217,17 @@ class LTXStore:
         """
         end = info.size if end is None else min(end, info.size)
         key = self._key(info)
-        return self._run("get", key, lambda: self._read(key, start, end))
+        return self._run("get", key, lambda: self._read(key, start, end, info.size))
 
-    def _read(self, key: str, start: int, end: int) -> bytes:
+    def _read(self, key: str, start: int, end: int, size: int) -> bytes:
+        """Bytes of the content of a file, of which there are ``size``."""
+        data = self._fetch(key, start, end)
+        if start == 0 and is_sealed(data):
+            raise needs_keys(key)
+        return data
+
+    def _fetch(self, key: str, start: int, end: int) -> bytes:
+        """Bytes as the store has them."""
         wanted = end - start
         if wanted <= 0:
             return b""  # some filesystems take an empty range for all of the file
@@ -279,8 +272,7 @@ class LTXStore:
         """
         key = self._layout.key(self._root, level, min_txid, max_txid)
         self._run("put", key, lambda: self._put(key, data, timestamp), sent=data)
-        size = len(data) if isinstance(data, bytes) else data.stat().st_size
-        return FileInfo(level, min_txid, max_txid, size, timestamp)
+        return FileInfo(level, min_txid, max_txid, size_of(data), timestamp)
 
     def copy(self, info: FileInfo, level: int, scratch: Path) -> FileInfo:
         """Store a file at another level as well, durably; raises as ``put``.
@@ -288,10 +280,7 @@ class LTXStore:
         A store that cannot do it by itself costs a fetch to ``scratch`` and a put.
         """
         key = self._layout.key(self._root, level, info.min_txid, info.max_txid)
-        if self._is_local:
-            source = Path(self._key(info))
-            self._run("put", key, lambda: self._put(key, source, info.timestamp))
-        elif not self._run("put", key, lambda: self._copy(info, key)):
+        if not self._run("put", key, lambda: self._copy(info, key)):
             try:
                 with scratch.open("xb") as file:
                     for start in range(0, info.size, _COMPARE_BYTES):
@@ -303,6 +292,9 @@ class LTXStore:
 
     def _copy(self, info: FileInfo, key: str) -> bool:
         """True when the store made the copy, and it is as long as it should be."""
+        if self._is_local:
+            self._put(key, Path(self._key(info)), info.timestamp)
+            return True
         if not self._remote.copy(self._key(info), key):
             return False
         found = self._remote.size(key)
@@ -318,11 +310,7 @@ class LTXStore:
     def _put(self, key: str, data: bytes | Path, timestamp: int) -> None:
         conflict = None
         try:
-            if self._is_local:
-                self._put_local(Path(key), data, timestamp)
-                return
-            metadata = timestamp_metadata(self._protocol, timestamp)
-            if self._remote.create(key, data, metadata):
+            if self._create(key, data, timestamp):
                 return
         except Exception as error:
             if not is_conflict(error):
@@ -333,6 +321,14 @@ class LTXStore:
             raise AnotherWriterError(key) from conflict
         if self._is_local:
             local.settle(Path(key))
+
+    def _create(self, key: str, data: bytes | Path, timestamp: int) -> bool:
+        """Write a file whose name is not taken; False when it has to be read back."""
+        if self._is_local:
+            self._put_local(Path(key), data, timestamp)
+            return True
+        metadata = timestamp_metadata(self._protocol, timestamp)
+        return self._remote.create(key, data, metadata)
 
     def _put_local(self, path: Path, data: bytes | Path, timestamp: int) -> None:
         folder = path.parent
@@ -346,20 +342,26 @@ class LTXStore:
 
     def _holds(self, key: str, data: bytes | Path) -> bool:
         """True when the name holds exactly these bytes."""
-        size = len(data) if isinstance(data, bytes) else data.stat().st_size
+        size = size_of(data)
+        if self._stored_size(key) != size:
+            return False
+        return self._compare(data, lambda a, b: self._fetch(key, a, b))
+
+    def _stored_size(self, key: str) -> int:
         try:
-            found = self._remote.size(key)
+            return self._remote.size(key)
         except FileNotFoundError as error:
             raise StoreError(
                 f"put {key}: the name was taken and is free again",
                 operation="put",
                 key=key,
             ) from error
-        if found != size:
-            return False
+
+    def _compare(self, data: bytes | Path, read: Callable[[int, int], bytes]) -> bool:
+        size = size_of(data)
         for start in range(0, size, _COMPARE_BYTES):
             end = min(size, start + _COMPARE_BYTES)
-            if self._read(key, start, end) != _slice(data, start, end):
+            if read(start, end) != _slice(data, start, end):
                 return False
         return True
 
@@ -415,7 +417,7 @@ class LTXStore:
         """Bytes ``start..end`` of a file beside the levels; raises as ``get``."""
         end = file.size if end is None else min(end, file.size)
         key = side_key(self._root, file.folder, file.name)
-        return self._run("get", key, lambda: self._read(key, start, end))
+        return self._run("get", key, lambda: self._read(key, start, end, file.size))
 
     def put_side(self, folder: str, name: str, data: bytes | Path) -> SideFile:
         """Store a file beside the levels durably, under a name that is not taken.
@@ -428,8 +430,7 @@ class LTXStore:
         key = side_key(self._root, folder, name)
         now = time.time_ns() // 1_000_000
         self._run("put", key, lambda: self._put(key, data, now))
-        size = len(data) if isinstance(data, bytes) else data.stat().st_size
-        return SideFile(folder, name, size)
+        return SideFile(folder, name, size_of(data))
 
     def delete_side(self, files: Iterable[SideFile]) -> None:
         """Delete files beside the levels; one that is gone already is fine.
@@ -473,7 +474,7 @@ class LTXStore:
         """Bytes ``start..end`` of a file of Litestream 0.3; raises as ``get``."""
         end = file.size if end is None else min(end, file.size)
         key = file.key(self._root)
-        return self._run("get", key, lambda: self._read(key, start, end))
+        return self._run("get", key, lambda: self._fetch(key, start, end))
 
     # -- all operations --------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,6 +48,10 @@ class LTXStoreTests:
     def store(self) -> LTXStore:
         """An empty store."""
         raise NotImplementedError("a subclass gives the store")
+
+    def reopened(self, store: LTXStore, **settings: Any) -> LTXStore:
+        """Another store on the same files, as another process has it."""
+        return LTXStore(store._fs, store._root, **settings)
 
     def put(self, store: LTXStore, level: int, low: int, high: int = 0) -> FileInfo:
         """Put an example file."""
@@ -106,7 +111,7 @@ class LTXStoreTests:
 
     def test_new_file_is_listed_at_once(self, store: LTXStore) -> None:
         """No listing comes from a cache, and none is older than what another put."""
-        other = LTXStore(store._fs, store._root)
+        other = self.reopened(store)
         for txid in (1, 2, 3):
             self.put(other, 0, txid)
             assert [f.max_txid for f in store.list_level(0)][-1] == txid
@@ -161,7 +166,7 @@ class LTXStoreTests:
         """Writers that want one name at one moment: all but one are told."""
         if not self.one_winner:
             pytest.skip("this filesystem looks first and writes then")
-        stores = [LTXStore(store._fs, store._root) for _ in range(6)]
+        stores = [self.reopened(store) for _ in range(6)]
         ready = threading.Barrier(len(stores))
 
         def write(fill: int) -> bool:
@@ -198,7 +203,7 @@ class LTXStoreTests:
         """Fewer bytes than there should be are never given out as if they were all."""
         info = self.put(store, 0, 1)
         longer = FileInfo(0, 1, 1, info.size + 10, info.timestamp)
-        quick = LTXStore(store._fs, store._root, sleep=lambda _: None)
+        quick = self.reopened(store, sleep=lambda _: None)
         with pytest.raises(StoreError) as caught:
             quick.get(longer)
         assert caught.value.operation == "get"

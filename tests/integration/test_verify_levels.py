@@ -427,10 +427,10 @@ def test_parallel_bounds_requests_and_memory(tmp_path: Path) -> None:
 
     real = store._read
 
-    def read(key: str, start: int, end: int) -> bytes:
+    def read(key: str, start: int, end: int, size: int) -> bytes:
         nonlocal reading
         try:
-            return real(key, start, end)
+            return real(key, start, end, size)
         finally:
             reading -= 1
 

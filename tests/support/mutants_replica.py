@@ -24,6 +24,36 @@ DECODER = "tests/unit/ltx/test_ltx_decoder.py"
 
 REPLICA_MUTANTS = (
     Mutant(
+        "an encrypted object may be cut off behind a chunk",
+        "store/sealing.py",
+        'return number.to_bytes(11, "big") + bytes([last])',
+        'return number.to_bytes(12, "big")',
+        "tests/property/test_sealing_codec.py::test_any_cut_is_refused",
+    ),
+    Mutant(
+        "an encrypted object opens under the name of another",
+        "store/sealing.py",
+        "hashlib.sha256(header + name.encode())",
+        "hashlib.sha256(header)",
+        "tests/unit/store/test_store_encrypted.py::test_swapped_objects_are_refused",
+    ),
+    Mutant(
+        "what is sent for an encrypted replica is plain where it is a file",
+        "store/encrypted.py",
+        "            yield path\n",
+        "            yield data\n",
+        "tests/unit/store/test_store_encrypted.py"
+        "::test_what_is_stored_holds_no_plain_text",
+    ),
+    Mutant(
+        "encrypted files are taken for damaged ones, and written over by a snapshot",
+        "store/store.py",
+        "        if start == 0 and is_sealed(data):\n            raise needs_keys(key)\n",
+        "",
+        "tests/integration/test_encryption.py"
+        "::test_wrong_or_missing_keys_are_errors_and_change_nothing",
+    ),
+    Mutant(
         "what was asked of a process that is gone counts as done",
         "replicate/peer.py",
         "pending.future.add_done_callback(partial(_copy, one.future))",

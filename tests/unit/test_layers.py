@@ -58,6 +58,7 @@ FENCES: dict[str, set[str]] = {
     "tqdm": {"progress"},
     "rich": {"progress"},
     "matplotlib": {"restore"},
+    "cryptography": {"store.sealing"},
     "prometheus_client": {"integrations"},
     "opentelemetry": {"integrations.opentelemetry"},
     "datasette": {"integrations.datasette"},
