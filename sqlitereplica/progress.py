@@ -9,6 +9,7 @@ its last state may not have been drawn. Who expects more after that gets another
 
 from __future__ import annotations
 
+import time
 from abc import abstractmethod
 from importlib.util import find_spec
 from typing import Any
@@ -16,6 +17,8 @@ from typing import Any
 from fsspec.callbacks import Callback
 
 __all__ = ["progress"]
+
+_EVERY = 0.1
 
 
 def progress(description: str = "", *, unit: str = "B") -> Callback:
@@ -107,6 +110,8 @@ class _TqdmBar(_Bar):
 
 
 class _RichBar(_Bar):
+    _next = 0.0
+
     def begin(self) -> Any:
         from rich import progress as bars
         from rich.console import Console
@@ -119,13 +124,19 @@ class _RichBar(_Bar):
             bars.DownloadColumn(True) if in_bytes else bars.MofNCompleteColumn(),
             bars.TimeRemainingColumn(),
             console=Console(stderr=True, force_jupyter=widgets),  # as tqdm
+            auto_refresh=False,  # no thread that goes on drawing when a call has failed
         )
         bar.add_task(self.description, total=None)
         bar.start()
         return bar
 
     def draw(self, bar: Any) -> None:
-        bar.update(bar.task_ids[0], total=self.size, completed=self.value)
+        now = time.monotonic()
+        is_due = now >= self._next
+        if is_due:
+            self._next = now + _EVERY
+        done, task = self.value, bar.task_ids[0]
+        bar.update(task, total=self.size, completed=done, refresh=is_due)
 
     def end(self, bar: Any) -> None:
         bar.stop()

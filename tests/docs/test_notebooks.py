@@ -38,8 +38,8 @@ def shape(cell: Any) -> dict[str, Any]:
             is_plain = len(output.data) == 1
             kind = text if is_plain else text.replace("(", " ").split()[0]
             found[output.output_type] = (sorted(output.data), kind)
-    if "stderr" in found:
-        found["stderr"] = "100%" in found["stderr"]
+    # Else there are only warnings, such as of matplotlib that it looks for fonts.
+    found["bar ended"] = "100%" in found.pop("stderr", "")
     return found
 
 

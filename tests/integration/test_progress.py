@@ -96,6 +96,20 @@ def test_bar_ends_when_a_restore_fails(
     assert capfd.readouterr() == ("", "")
 
 
+def test_bar_begins_anew_when_more_is_expected(
+    package: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """One call may have two parts; each is drawn to its end."""
+    bar = progress("parts", unit="pages")
+    for size in (10, 30):
+        bar.set_size(size)
+        bar.absolute_update(size)
+    assert bar._bar is None
+    drawn = capfd.readouterr().err
+    ends = {"tqdm": ("10.0/10.0", "30.0/30.0"), "rich": ("10/10", "30/30")}[package]
+    assert all(end in drawn for end in ends)
+
+
 def test_without_a_package_the_error_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
