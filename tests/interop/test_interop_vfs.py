@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from support.lifetime import await_true
 from support.litestream import Litestream
 from support.litestreamvfs import query_by_litestream
 from support.places import Place
@@ -101,6 +102,24 @@ def test_we_read_what_litestream_wrote(place: Place, app: sqlite3.Connection) ->
             assert masked(connection.serialize("main")) == masked(place.at_txid(txid))
             assert rows(connection, "PRAGMA integrity_check") == [("ok",)]
     check_branch_and_difference(place, app)
+    check_local_copies(place, app)
+
+
+def check_local_copies(place: Place, app: sqlite3.Connection) -> None:
+    """What is kept of it on the disk, pages or all, is the same database."""
+    table = "SELECT * FROM t ORDER BY id"
+    wanted = app.execute(table).fetchall()
+    for _ in range(2):
+        cache = place.folder / "cache"
+        with closing(connect(place.replica, cache_dir=cache)) as connection:
+            assert rows(connection, table) == wanted
+    copy = place.folder / "hydrated.db"
+    with closing(connect(place.replica, hydrate=copy)) as connection:
+        status = "SELECT replica_hydration_status()"
+        await_true(lambda: rows(connection, status) == [("complete",)])
+        assert rows(connection, table) == wanted
+    with closing(sqlite3.connect(copy)) as database:
+        assert database.execute(table).fetchall() == wanted
 
 
 def check_branch_and_difference(place: Place, app: sqlite3.Connection) -> None:

@@ -1,7 +1,8 @@
 """A process that reads a ledger database all the time and judges every state it sees.
 
-Only the standard library: it stands for any program with any SQLite. Run with the path of a
-database; at the end of its input it prints how many states it read and the last row.
+It stands for any program with any SQLite. Run with the path of a database and the module that
+reads it, ``sqlite3`` or ``apsw``, which have each a SQLite of its own; at the end of its input
+it prints how many states it read and the last row.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 __all__ = ["Reader"]
 
@@ -19,9 +21,9 @@ __all__ = ["Reader"]
 class Reader:
     """The process, from ``with`` to its verdict."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, module: str = "sqlite3") -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-S", __file__, str(path)],
+            [sys.executable, __file__, str(path), module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=Path(__file__).parents[1],
@@ -42,11 +44,21 @@ class Reader:
         self._process.wait()
 
 
-def _main(path: str) -> None:
+def _connect(path: str, module: str) -> Any:
+    if module == "sqlite3":
+        return sqlite3.connect(path, isolation_level=None, timeout=60)
+    import apsw
+
+    connection = apsw.Connection(path)
+    connection.set_busy_timeout(60_000)
+    return connection
+
+
+def _main(path: str, module: str) -> None:
     sys.path.insert(0, str(Path(__file__).parents[1]))
     from support.ledger import _examine_chain
 
-    db = sqlite3.connect(path, isolation_level=None, timeout=60)
+    db = _connect(path, module)
     states, last = 0, 0
     print("ready", flush=True)
     while not (states and select.select([sys.stdin], [], [], 0)[0]):
@@ -63,4 +75,4 @@ def _main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1])
+    _main(*sys.argv[1:])

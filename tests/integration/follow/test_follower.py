@@ -61,7 +61,7 @@ def rows(path: Path) -> int:
 
 @pytest.mark.slow
 def test_every_reader_sees_states_of_the_source_only(tmp_path: Path) -> None:
-    """A ledger read all the time in other processes, while history is thinned at once."""
+    """A ledger read all the time by two copies of SQLite, while history is thinned."""
     path, replica, copy = (tmp_path / n for n in ("app.db", "replica", "copy/f.db"))
     rng = random.Random("follow")
     log = StateLog(tmp_path / "log", exact=False)
@@ -82,7 +82,7 @@ def test_every_reader_sees_states_of_the_source_only(tmp_path: Path) -> None:
         ):
             replicator.sync(timeout=120)
             follower.wait(timeout=120)
-            readers = [Reader(copy) for _ in range(2)]
+            readers = [Reader(copy, module) for module in ("sqlite3", "apsw")]
             try:
                 for number in range(CHANGES):
                     writer.change()

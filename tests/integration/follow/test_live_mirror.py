@@ -37,7 +37,7 @@ def test_every_reader_sees_states_of_the_source_only(tmp_path: Path) -> None:
         mirrors = [tmp_path / "replica", Mirror(copy)]
         with Replicator(path, mirrors, sync_interval=0.02) as replicator:
             replicator.sync(timeout=120)
-            readers = [Reader(copy) for _ in range(2)]
+            readers = [Reader(copy, module) for module in ("sqlite3", "apsw")]
             try:
                 for number in range(250):
                     writer.change()
