@@ -33,7 +33,7 @@ from sqlitereplica.errors import ConfigError
 from sqlitereplica.policy import Retention
 from sqlitereplica.replicate import Mirror
 from sqlitereplica.sizes import parse_size
-from sqlitereplica.store import Replica
+from sqlitereplica.store import Encryption, Replica
 from sqlitereplica.store.dated import find_dated
 
 __all__ = ["DatabasePlan", "DatedReplica", "build", "replica_of_url"]
@@ -205,6 +205,8 @@ def _replica_or_mirror(
 
 def _mirror(given: ReplicaConfig) -> Mirror:
     """A plain SQLite file; its ``$(date +FORMAT)`` are in UTC, as all of a ``Mirror``."""
+    if given.encryption is not None:
+        raise ConfigError("a mirror is a plain database: it cannot be encrypted")
     path = os.path.expanduser(_needed(given.path, "path", "mirror"))
     keep: int | timedelta | None = given.keep
     if keep is None and isinstance(given.retention, timedelta):
@@ -222,7 +224,9 @@ def _replica(
 ) -> Replica | DatedReplica:
     replica = _inherit(given, config)
     if replica.age is not None:
-        raise ConfigError("age encryption is not supported, by Litestream 0.5 neither")
+        raise ConfigError(
+            "age encryption is not supported, by Litestream 0.5 neither: use encryption"
+        )
     kind = replica.type or (_scheme(replica.url) if replica.url else "file")
     if kind in _REFUSED:
         raise ConfigError(f"type {kind} is not supported: {_REFUSED[kind]}")
@@ -230,14 +234,33 @@ def _replica(
     retention = _retention(replica, None, config, env)
 
     def make(url: str) -> Replica:
-        return Replica(url, storage_options=options or None, retention=retention)
+        return Replica(
+            url,
+            storage_options=options or None,
+            retention=retention,
+            encryption=encryption,
+        )
 
     try:
+        encryption = _encryption(replica)
         if is_dated(place):
             return DatedReplica(place, make, retention)
         return make(place)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def _encryption(replica: ReplicaConfig) -> Encryption | None:
+    """None if nothing is said; ValueError for keys that cannot be used."""
+    given = replica.encryption
+    if given is None:
+        return None
+    return Encryption(
+        recipients=given.recipients,
+        identities=given.identities,
+        key=given.key,
+        old_keys=given.old_keys,
+    )
 
 
 def _place(

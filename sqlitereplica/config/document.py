@@ -17,7 +17,7 @@ from functools import cache
 from typing import Any, TypeAlias, TypeVar
 
 from sqlitereplica.config.expand import ExpandError, expand
-from sqlitereplica.config.schema import Secret, Size
+from sqlitereplica.config.schema import NEVER_EMPTY, Secret, Size
 from sqlitereplica.durations import parse_duration
 from sqlitereplica.errors import ConfigError
 from sqlitereplica.sizes import parse_size
@@ -119,6 +119,8 @@ class Reader:
             found = self._value(value, field_kind, key.value, depth + 1)
             if found is not None:
                 given[field] = found
+            elif field in NEVER_EMPTY:
+                raise self._error(key, f"{key.value} must not be empty")
         try:
             return kind(**given)
         except TypeError:

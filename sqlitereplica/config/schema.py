@@ -13,8 +13,10 @@ from typing import NewType
 
 __all__ = [
     "IGNORED",
+    "NEVER_EMPTY",
     "Config",
     "DatabaseConfig",
+    "EncryptionConfig",
     "LevelConfig",
     "LoggingConfig",
     "ReplicaConfig",
@@ -33,7 +35,7 @@ Secret = NewType("Secret", str)
 """Text that no message and no repr shows."""
 
 IGNORED = {
-    "age": "refused: encryption is configured otherwise",
+    "age": "refused: use encryption",
     "auto-recover": "a replica is always brought up again by a comparison",
     "busy-timeout": "nothing waits for a lock of the database",
     "checkpoint-interval": "the WAL is kept short without one",
@@ -54,6 +56,9 @@ IGNORED = {
     "verify-compaction": "every file that is made is verified",
 }
 """Keys that are accepted and change nothing, and why."""
+
+NEVER_EMPTY = frozenset({"encryption"})
+"""Keys that, left empty, would not mean what they look like."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +126,16 @@ class AgeConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EncryptionConfig:
+    """Ours: who can read a replica; as ``Encryption``."""
+
+    recipients: list[str] = field(default_factory=list)
+    identities: list[Secret] = field(default_factory=list, repr=False)
+    key: Secret | None = field(default=None, repr=False)
+    old_keys: list[Secret] = field(default_factory=list, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaKeys:
     """What a replica may say, and what the whole file may say for all of them."""
 
@@ -133,6 +148,7 @@ class ReplicaKeys:
     retention_check_interval: timedelta | None = None
     snapshot_interval: timedelta | None = None
     age: AgeConfig | None = None
+    encryption: EncryptionConfig | None = None
     # S3, and those that share its keys.
     bucket: str | None = None
     region: str | None = None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from support.commandline import CommandLine
 from support.litestream import Litestream
 
 from sqlitereplica import (
@@ -281,3 +282,26 @@ def test_litestream_refuses_an_encrypted_replica(
     with pytest.raises(AssertionError, match="failed"):
         litestream.run("restore", "-o", tmp_path / "out.db", url)
     assert not (tmp_path / "out.db").exists()
+
+
+def test_command_line_restores_an_encrypted_replica(
+    app: sqlite3.Connection, tmp_path: Path
+) -> None:
+    """With the key in a variable that the configuration names, and not without it."""
+    key = Encryption.new_key()
+    replica = Replica(tmp_path / "r", encryption=Encryption(key=key))
+    with Replicator(tmp_path / "a.db", replicas=[replica]) as replicator:
+        write(app, 3)
+        replicator.sync(timeout=PATIENCE)
+    (tmp_path / "c.yml").write_text(
+        f"dbs: [{{path: {tmp_path / 'a.db'}, replica: {{path: {tmp_path / 'r'},"
+        " encryption: {key: $REPLICA_KEY}}}]"
+    )
+    arguments = ("restore", "-config", "c.yml", "-o", str(tmp_path / "out.db"))
+    CommandLine(tmp_path, {"REPLICA_KEY": key})(*arguments, str(tmp_path / "a.db"))
+    assert count_in(tmp_path / "out.db") == 3
+    other = CommandLine(tmp_path, {"REPLICA_KEY": Encryption.new_key()})
+    arguments = (*arguments[:-1], str(tmp_path / "other.db"))
+    done = other(*arguments, str(tmp_path / "a.db"), code=1)
+    assert "is encrypted for" in done.stderr
+    assert key[-20:] not in done.stderr

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sqlitereplica import ConfigError, Replica, Replicator, Retention
+from sqlitereplica import ConfigError, Encryption, Replica, Replicator, Retention
 from sqlitereplica.config import DatabasePlan, build, parse_config, replica_of_url
 
 NOW = datetime(2026, 11, 8, 12, tzinfo=UTC)
@@ -229,3 +229,36 @@ def test_secrets_are_in_no_repr() -> None:
     text = "{type: s3, bucket: b, access-key-id: hunter1, secret-access-key: hunter2}"
     found = plan(f"dbs: [{{path: /a.db, replica: {text}}}]")
     assert "hunter" not in repr(found.replicas_at(NOW)) + repr(found)
+
+
+KEY = Encryption.new_key()
+RECIPIENT = Encryption.recipient(Encryption.new_identity())
+
+
+def test_encryption_of_a_replica() -> None:
+    """Keys come from variables, for one replica or for all of the file."""
+    one = replica("{path: /b, encryption: {key: $KEY, old-keys: [$KEY]}}", KEY=KEY)
+    assert one.encryption == Encryption(key=KEY, old_keys=[KEY])
+    db = "dbs: [{path: /a.db, replica: {path: /b}}]"
+    [other] = plan(f"encryption: {{recipients: [{RECIPIENT}]}}\n{db}").replicas_at(NOW)
+    assert other.encryption == Encryption(recipients=[RECIPIENT])
+    assert replica("{path: /b}").encryption is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{path: /b, encryption: {key: $NOT_SET}}",
+        "{path: /b, encryption: {recipients: [$NOT_SET]}}",
+        "{path: /b, encryption: {}}",
+        "{path: /b, encryption: }",
+        "{path: /b, encryption: {recipients: $KEY}}",
+        "{path: /b, encryption: {recipients: [$KEY]}}",
+        "{type: mirror, path: /b, encryption: {key: $KEY}}",
+    ],
+)
+def test_encryption_that_cannot_be_is_refused(text: str) -> None:
+    """It is never left out for want of a key, and no message shows one."""
+    with pytest.raises(ConfigError) as caught:
+        replica(text, KEY=KEY)
+    assert KEY[-9:] not in str(caught.value)

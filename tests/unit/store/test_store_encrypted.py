@@ -20,7 +20,7 @@ from sqlitereplica.ltx import FileInfo
 from sqlitereplica.store import Encryption, LTXStore, Replica
 from sqlitereplica.store.encrypted import EncryptedStore
 from sqlitereplica.store.sealedform import CHUNK, HEADER, MAGIC, object_size
-from sqlitereplica.testing import FaultyFileSystem, LTXStoreTests
+from sqlitereplica.testing import FaultyFileSystem, LTXStoreTests, only
 
 OWN = Encryption.new_identity()
 OTHER = Encryption.new_identity()
@@ -334,3 +334,16 @@ def test_missing_package_is_said(
     with pytest.raises(EncryptionError, match=r"sqlitereplica\[crypto\]") as caught:
         Replica(tmp_path / "r", encryption=keys).open()
     assert caught.value.kind == "package"
+
+
+def test_listing_of_an_encrypted_store_reads_no_object(tmp_path: Path) -> None:
+    """Sizes of the content follow from those of the objects: one listing tells all."""
+    memory = MemoryFileSystem(global_store=False, skip_instance_cache=True)
+    fs = FaultyFileSystem(memory, protocol="s3")
+    store = Replica(fs, path="b/r", encryption=Encryption(key=KEY)).open()
+    infos = [put(store, BIG[:size], size) for size in (1, CHUNK, CHUNK + 1)]
+    fs.plan = only("read")
+    listed = store.list_all()
+    assert [file.size for file in listed] == [file.size for file in infos]
+    fs.heal()
+    assert store.get(listed[2]) == BIG[: CHUNK + 1]
