@@ -106,7 +106,7 @@ class System:
         raise NotImplementedError
 
     def follow(self, replica: str, target: Path, interval: float) -> Running:
-        """Keep a file at the newest state of a replica in a folder."""
+        """Keep a file at the newest state of a replica."""
         raise NotImplementedError
 
     def version(self) -> str:
@@ -286,7 +286,8 @@ class Litestream(System):
     def follow(self, replica: str, target: Path, interval: float) -> Running:
         pace = f"{interval * 1000:.0f}ms"
         how = ["-f", "-follow-interval", pace, "-o", str(target)]
-        return Process([litestream(), "restore", *how, f"file://{replica}"])
+        url = replica if "://" in replica else f"file://{replica}"
+        return Process([litestream(), "restore", *how, url])
 
     def version(self) -> str:
         found = subprocess.run(
