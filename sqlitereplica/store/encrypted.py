@@ -115,16 +115,13 @@ class EncryptedStore(LTXStore):
         first, stop = _chunks(start, end, size)
         wanted = _offset(stop, size) if first == 0 else HEADER
         data = self._remote.read(key, 0, wanted)[:wanted]
+        if len(data) < HEADER and self._remote.size(key) > len(data):
+            raise _short(key, len(data), wanted)  # of its beginning nothing can be said
         sealed = self._unlock(key, data[:HEADER])
         if first > 0:
             return self._open_chunks(key, sealed, start, end, size)
         if len(data) < wanted:
-            raise StoreError(
-                f"get {key}: {len(data)} bytes came back instead of {wanted}",
-                operation="get",
-                key=key,
-                kind="short",
-            )
+            raise _short(key, len(data), wanted)
         ends = stop == chunk_count(size)
         return sealed.open(0, data[HEADER:], ends=ends)[start:end]
 
@@ -213,6 +210,15 @@ class EncryptedStore(LTXStore):
             while piece := file.read(_PIECE):
                 digest.update(piece)
         return digest.digest()
+
+
+def _short(key: str, came: int, wanted: int) -> StoreError:
+    return StoreError(
+        f"get {key}: {came} bytes came back instead of {wanted}",
+        operation="get",
+        key=key,
+        kind="short",
+    )
 
 
 def _chunks(start: int, end: int, size: int) -> tuple[int, int]:

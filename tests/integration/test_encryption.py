@@ -120,10 +120,10 @@ def check_readers(app: sqlite3.Connection, replica: Replica, folder: Path) -> No
             follower.wait(timeout=PATIENCE)
             assert count_in(folder / "copy.db") == 201
     # A new life continues: what it reads tells it that nothing is to be sent.
-    before = len(replica.open().list_all())
+    before = replica.open().list_level(0)
     with Replicator(folder / "a.db", replicas=[replica]) as replicator:
         replicator.sync(timeout=PATIENCE)
-    assert len(replica.open().list_all()) == before
+    assert replica.open().list_level(0) == before
     restore(replica, folder / "out.db")
     assert count_in(folder / "out.db") == 201
 
@@ -201,6 +201,29 @@ def test_history_of_a_host_that_cannot_read_is_not_compacted(
     assert verify(owner).ok
     restore(owner, tmp_path / "out.db")
     assert count_in(tmp_path / "out.db") == 10
+
+
+def test_lease_is_the_only_plain_object(
+    app: sqlite3.Connection, tmp_path: Path
+) -> None:
+    """Hosts take turns on an encrypted replica; the next one goes on where it ended."""
+    replica = Replica(tmp_path / "r", encryption=PAIR)
+    for epoch in (1, 2):
+        with Replicator(
+            tmp_path / "a.db", replicas=[replica], lease=True
+        ) as replicator:
+            write(app)
+            replicator.sync(timeout=PATIENCE)
+            lease = replicator.status().lease
+            assert lease is not None and lease.epoch == epoch
+    plain = {
+        path.relative_to(tmp_path / "r").parts[0]
+        for path, data in files_in(tmp_path / "r").items()
+        if not data.startswith(b"sqlitereplica-e1")
+    }
+    assert plain == {"lock"}
+    restore(replica, tmp_path / "out.db")
+    assert count_in(tmp_path / "out.db") == 2
 
 
 def test_lease_needs_a_replica_that_can_be_read(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from sqlitereplica.ltx import FileInfo
 from sqlitereplica.store import Encryption, LTXStore, Replica
 from sqlitereplica.store.encrypted import EncryptedStore
 from sqlitereplica.store.sealedform import CHUNK, HEADER, MAGIC, object_size
-from sqlitereplica.testing import FaultyFileSystem, LTXStoreTests, only
+from sqlitereplica.testing import Fault, FaultyFileSystem, LTXStoreTests, only
 
 OWN = Encryption.new_identity()
 OTHER = Encryption.new_identity()
@@ -347,3 +347,17 @@ def test_listing_of_an_encrypted_store_reads_no_object(tmp_path: Path) -> None:
     assert [file.size for file in listed] == [file.size for file in infos]
     fs.heal()
     assert store.get(listed[2]) == BIG[: CHUNK + 1]
+
+
+@pytest.mark.parametrize("fault", [Fault.SHORT, Fault.EMPTY])
+def test_answer_that_breaks_off_is_read_again(fault: Fault) -> None:
+    """A store that gives too little once is neither tampered with nor plain."""
+    memory = MemoryFileSystem(global_store=False, skip_instance_cache=True)
+    fs = FaultyFileSystem(memory, protocol="s3")
+    keys = Encryption(key=KEY)
+    info = put(Replica(fs, path="b/r", encryption=keys).open(), b"x" * 300)
+    for start in (0, 200):
+        quick = EncryptedStore(fs, "b/r", encryption=keys, sleep=lambda _: None)
+        fs.plan = only("read", fault=fault, times=1)
+        assert quick.get(info, start) == b"x" * (300 - start)
+        assert quick.requests["get"] == 2
