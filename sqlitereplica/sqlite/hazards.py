@@ -15,6 +15,7 @@ things tell that it happens or is about to:
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import sqlite3
@@ -124,11 +125,14 @@ def check_before_open(path: str, copy: str) -> None:
         if _is_open_by_apsw(key):
             raise MixedSQLiteCopiesError(path, ours=copy, other="apsw")
         return
-    for _ in range(_LOOKS):
+    for look in range(_LOOKS):
         # Another thread may be about to open or to close it by apsw: its descriptor is
         # there before apsw knows of the connection, and after. Another copy stays.
         if _is_open_by_apsw(key) or not is_open_here(key):
             return
+        if look == _LOOKS // 2:
+            # A connection that was refused keeps its descriptor until it is collected.
+            gc.collect()
         time.sleep(_LOOK_PAUSE)
     raise MixedSQLiteCopiesError(path, ours=copy, other="another copy of SQLite")
 
