@@ -106,8 +106,8 @@ SOURCE_MUTANTS = (
     Mutant(
         "a connection that is being opened is taken for another copy of SQLite",
         "sqlite/hazards.py",
-        "for _ in range(_LOOKS):",
-        "for _ in range(1):",
+        "for look in range(_LOOKS):",
+        "for look in range(1):",
         "tests/unit/sqlite/test_hazards.py",
     ),
     Mutant(

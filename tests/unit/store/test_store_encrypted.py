@@ -307,6 +307,8 @@ def test_errors_and_reprs_show_no_key(tmp_path: Path) -> None:
         (Encryption.recipient(OWN).swapcase(), "recipient"),
         ("", "recipient"),
     ],
+    # The keys are random: as names they would differ from process to process.
+    ids=["identity", "cut", "longer", "other case", "empty"],
 )
 def test_recipient_with_a_typing_error_is_refused(text: str, what: str) -> None:
     """A backup that nobody can read is not begun; the error shows nothing of the text."""
