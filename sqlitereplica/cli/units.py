@@ -46,7 +46,10 @@ class Unit:
     def restore(self) -> None:
         """Bring the database back if it is not there; an empty backup is a fresh start."""
         replicas = self.plan.stores_at(self._now())
-        result = restore(replicas, self.plan.path, if_exists="skip", missing="skip")
+        observed = {k: v for k, v in self._arguments.items() if k == "observer"}
+        result = restore(
+            replicas, self.plan.path, if_exists="skip", missing="skip", **observed
+        )
         logger.info("%s: %s", self.plan.path, result.reason)
 
     def start(self) -> bool:

@@ -81,6 +81,9 @@ class PrometheusObserver:
         self._txid = gauge("litestream_txid", "Newest transaction in any replica")
         self._full = gauge("litestream_disk_full", "1 while a disk is full")
         self._running = gauge("litestream_running", "1 while it is captured")
+        self._last_time = gauge(
+            "litestream_db_last_replica_time", "When a replica confirmed anything last"
+        )
         self._wal_bytes = sum_of("litestream_total_wal_bytes", "Bytes captured")
         self._syncs = sum_of("litestream_sync_count", "Increments made")
         self._sync_errors = sum_of(
@@ -93,6 +96,7 @@ class PrometheusObserver:
         self._verify_errors = sum_of(
             "litestream_compaction_verify_error_count", "Damaged files met"
         )
+        self._errors = self._sync_errors, self._checkpoint_errors, self._verify_errors
         self._waits = Histogram(
             "litestream_durable_wait_seconds",
             "Seconds that callers waited for durability",
@@ -174,6 +178,12 @@ class PrometheusObserver:
         self._wal_size.labels(db).set(event.data["wal_bytes"])
         self._txid.labels(db).set(status.txid)
         self._running.labels(db).set(status.state == "running")
+        for errors in self._errors:
+            errors.labels(
+                db
+            )  # shown as 0: increase() does not see a series begin with 1
+        if times := [r.last_success for r in status.replicas if r.last_success]:
+            self._last_time.labels(db).set(max(times).timestamp())
         if status.error is None and not any(r.error for r in status.replicas):
             self._full.labels(db).set(0)
         for replica in status.replicas:

@@ -70,6 +70,10 @@ def test_metrics_of_a_working_replicator(
     assert value("disk_full", db=path) == 0
     assert (value("replica_lag_seconds", **one), value("replica_up", **one)) == (0, 1)
     assert value("replica_last_success_timestamp_seconds", **one) > 1_700_000_000
+    confirmed = value("replica_last_success_timestamp_seconds", **one)
+    assert value("db_last_replica_time", db=path) == confirmed
+    for errors in ("sync", "checkpoint", "compaction_verify"):
+        assert value(f"{errors}_error_count", db=path) == 0  # there before the first
     assert value("replica_spool_bytes", **one) == 0
     put = {"replica_type": "memory", "operation": "PUT"}
     assert value("replica_operation_total", **put) >= 4  # a snapshot may be due
