@@ -27,7 +27,7 @@ SOURCE_MUTANTS = (
         "capture/capture.py",
         "        source.check_place()\n",
         "",
-        REPLACED + "test_sync_after_a_move_is_of_the_new_file",
+        SOURCE + "test_move_is_noticed_before_the_next_look_at_the_wal",
     ),
     Mutant(
         "a child of a fork keeps the connections that it inherited",

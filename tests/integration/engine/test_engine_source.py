@@ -79,6 +79,21 @@ def test_database_replaced_while_running_is_compared_anew(
     assert [f.max_txid for f in level0(store)] == [1, 2]
 
 
+def test_move_is_noticed_before_the_next_look_at_the_wal(
+    db: sqlite3.Connection, make: MakeStepped, tmp_path: Path
+) -> None:
+    """Whatever is in the WAL from then on may be of the new file."""
+    stepped = make()
+    fill(db, 50)
+    assert stepped.durable()
+    db.close()
+    make_database(tmp_path / "other.db").close()
+    os.replace(tmp_path / "other.db", stepped.path)
+    stepped.engine.step()
+    assert not stepped.engine.capture.attached
+    assert not os.path.exists(f"{stepped.path}-shm")
+
+
 def test_database_replaced_during_the_attach_is_not_mixed_with_the_old_one(
     db: sqlite3.Connection, store: ToldStore, make: MakeStepped, tmp_path: Path
 ) -> None:
