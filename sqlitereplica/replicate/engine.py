@@ -22,6 +22,7 @@ from sqlitereplica.capture import (
     Changes,
     ContinuityLostError,
     Increment,
+    PageTable,
     TableFile,
 )
 from sqlitereplica.errors import (
@@ -378,8 +379,7 @@ class Engine:
         capture.catch_up()
         capture.flush()
         base = request.base
-        in_step = base is not None and capture.table.is_state_of(base)
-        if request.subscribe and in_step and not request.always:
+        if request.subscribe and not request.always and self._is_state(base):
             nothing = Delta(
                 state=capture.state(), view=None, pgnos=array("I"), sums=array("Q")
             )
@@ -389,6 +389,8 @@ class Engine:
         except SourceBusyError:
             return False
         table = capture.table
+        # Only now: with the view came what was committed meanwhile.
+        in_step = self._is_state(base)
         pgnos = array("I", [1] if in_step else table.differs_from(base))
         delta = Delta(
             state=capture.state(),
@@ -398,6 +400,9 @@ class Engine:
             in_step=in_step,
         )
         return self._resolve(request, delta)
+
+    def _is_state(self, base: PageTable | None) -> bool:
+        return base is not None and self.capture.table.is_state_of(base)
 
     def _answer_view(self, request: DeltaRequest) -> bool:
         try:

@@ -11,9 +11,17 @@ GROWTH = "tests/integration/capture/test_capture_growth.py::"
 DELTAS = "tests/integration/engine/test_engine_deltas.py::"
 SOURCE = "tests/integration/engine/test_engine_source.py::"
 
+ANSWER = "test_commit_while_a_question_is_answered_is_in_the_answer"
 REPLACED = "tests/integration/lifecycle/test_replaced_database.py::"
 
 SOURCE_MUTANTS = (
+    Mutant(
+        "a replica that was in step a moment ago is taken for one that is",
+        "replicate/engine.py",
+        "        in_step = self._is_state(base)\n",
+        "        in_step = base is not None\n",
+        DELTAS + ANSWER,
+    ),
     Mutant(
         "the WAL of a database that was replaced is left beside the new one",
         "sqlite/source.py",

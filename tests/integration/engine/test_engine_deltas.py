@@ -15,6 +15,7 @@ from support.told import AWAY, MakeStepped, ToldStore, fill, level0, restored
 from sqlitereplica import restore
 from sqlitereplica.capture import Capture, View
 from sqlitereplica.ltx import decode
+from sqlitereplica.replicate.delta import DeltaRequest
 from sqlitereplica.sqlite import SourceBusyError
 
 
@@ -33,6 +34,32 @@ def test_restart_after_offline_writes_ships_only_what_differs(
     first, second = level0(store)
     assert second.size < 20_000 < first.size
     assert restored(store, tmp_path) == digest(serialized(stepped.path))
+
+
+def test_commit_while_a_question_is_answered_is_in_the_answer(
+    db: sqlite3.Connection, make: MakeStepped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was in step a moment ago lacks what came with the view, all of it."""
+    stepped = make()
+    fill(db, 50)
+    assert stepped.durable()
+    base = stepped.engine.capture.table.copy()
+    request = DeltaRequest(replica="somebody", base=base, subscribe=False)
+    view = Capture.view
+
+    def commit_and_view(capture: Capture, **options: bool) -> View:
+        db.execute("update t set v = randomblob(4000) where id in (10, 20, 30)")
+        return view(capture, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Capture, "view", commit_and_view)
+        stepped.engine.request(request)
+        stepped.engine.step()
+    assert request.answer is not None
+    with request.answer as delta:
+        table = stepped.engine.capture.table
+        assert list(delta.pgnos) == list(table.differs_from(base))
+        assert len(delta.pgnos) > 2 and not delta.in_step
 
 
 @pytest.mark.parametrize("stage", ["catch_up", "flush", "view"])
