@@ -48,7 +48,10 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self.worker = SimpleNamespace(
-            name="replica", catalog=Catalog(), phase=Phase.STREAM, store=None
+            name="replica",
+            catalog=Catalog(),
+            phase=Phase.STREAM,
+            store=SimpleNamespace(is_readable=True),
         )
         self.clock, self.events = FakeClock(), list[Event]()
         self.broken = list[BrokenFileError]()
