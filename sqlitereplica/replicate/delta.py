@@ -48,14 +48,15 @@ class Delta:
     """What a replica lacks to reach ``state``; ``view`` is None when it lacks nothing.
 
     ``sums`` are the checksums of the pages ``pgnos`` in that state, in their order.
-    ``in_step`` is whether it lacks nothing although there is a view.
+    ``was_in_step`` is whether it lacked nothing when it was asked: what it lacks now was
+    committed since.
     """
 
     state: State
     view: View | None
     pgnos: array[int]
     sums: array[int]
-    in_step: bool = False
+    was_in_step: bool = False
 
     def __enter__(self) -> Self:
         return self

@@ -22,7 +22,6 @@ from sqlitereplica.capture import (
     Changes,
     ContinuityLostError,
     Increment,
-    PageTable,
     TableFile,
 )
 from sqlitereplica.errors import (
@@ -379,7 +378,8 @@ class Engine:
         capture.catch_up()
         capture.flush()
         base = request.base
-        if request.subscribe and not request.always and self._is_state(base):
+        was_in_step = base is not None and capture.table.is_state_of(base)
+        if request.subscribe and was_in_step and not request.always:
             nothing = Delta(
                 state=capture.state(), view=None, pgnos=array("I"), sums=array("Q")
             )
@@ -390,19 +390,15 @@ class Engine:
             return False
         table = capture.table
         # Only now: with the view came what was committed meanwhile.
-        in_step = self._is_state(base)
-        pgnos = array("I", [1] if in_step else table.differs_from(base))
+        pgnos = array("I", table.differs_from(base)) or array("I", [1])
         delta = Delta(
             state=capture.state(),
             view=view,
             pgnos=pgnos,
             sums=table.sums_at(pgnos),
-            in_step=in_step,
+            was_in_step=was_in_step,
         )
         return self._resolve(request, delta)
-
-    def _is_state(self, base: PageTable | None) -> bool:
-        return base is not None and self.capture.table.is_state_of(base)
 
     def _answer_view(self, request: DeltaRequest) -> bool:
         try:

@@ -264,7 +264,7 @@ class ReplicaWorker:
                 self._store.settle(file)
             self._in_step(delta)
             return True
-        proven = delta.in_step or self._is_derived
+        proven = delta.was_in_step or self._is_derived
         if self._entrance is Entrance.COMPARE and not proven:
             delta.view.release()
             raise DivergedError(

@@ -18,8 +18,9 @@ SOURCE_MUTANTS = (
     Mutant(
         "a replica that was in step a moment ago is taken for one that is",
         "replicate/engine.py",
-        "        in_step = self._is_state(base)\n",
-        "        in_step = base is not None\n",
+        '        pgnos = array("I", table.differs_from(base)) or array("I", [1])\n',
+        "        found = [1] if was_in_step else table.differs_from(base)\n"
+        '        pgnos = array("I", found)\n',
         DELTAS + ANSWER,
     ),
     Mutant(
