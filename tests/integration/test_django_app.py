@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.db.utils import ConnectionHandler
-from support.library import request, until
+from support.library import request, until, until_noticed
 from support.shop import (
     APPS,
     Shop,
@@ -225,8 +225,11 @@ def test_runserver_goes_on_after_a_reload(shop: Shop) -> None:
             before.wait_for(10)
         ports = server.ports()
         views = source / "shop" / "views.py"
-        views.write_text(views.read_text() + "\n# changed\n")
-        until(lambda: len(server.ports()) > len(ports), lambda: server.log)
+        until_noticed(
+            lambda: views.write_text(views.read_text() + "\n# changed\n"),
+            lambda: len(server.ports()) > len(ports),
+            lambda: server.log,
+        )
         server.port = server.ports()[-1]
         until(lambda: health(server) == 200, lambda: server.log)
         assert server.get("/status")["pid"] != first

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from support.capturing import serialized
-from support.library import request, until
+from support.library import request, until, until_noticed
 from support.webserver import Clients, WebServer, elected
 
 from sqlitereplica import restore
@@ -185,8 +185,11 @@ def test_flask_run_reloads_and_goes_on(guestbook: Guestbook) -> None:
     with server:
         assert request(server, "POST", "/sign/one?durable")[0] == 200
         first = server.get("/status")["pid"]
-        os.utime(source)
-        until(lambda: pid_of(server) not in (None, first), lambda: server.log)
+        until_noticed(
+            lambda: os.utime(source),
+            lambda: pid_of(server) not in (None, first),
+            lambda: server.log,
+        )
         assert request(server, "POST", "/sign/two?durable")[0] == 200
         assert names(guestbook.restored()) == {1: "one", 2: "two"}
 

@@ -17,7 +17,7 @@ from support.webserver import WebServer
 
 from sqlitereplica import restore
 
-__all__ = ["Library", "request", "until"]
+__all__ = ["Library", "request", "until", "until_noticed"]
 
 APP = Path(__file__).parents[1] / "apps" / "library"
 
@@ -75,6 +75,25 @@ def request(
         return response.status, dict(response.getheaders()), response.read()
     finally:
         connection.close()
+
+
+def until_noticed(
+    change: Callable[[], object],
+    condition: Callable[[], bool],
+    what: Callable[[], object],
+) -> None:
+    """Change something again every ten seconds until it is so.
+
+    A reloader looks once a second, and knows of no change before its first look.
+    """
+    for _ in range(8):
+        change()
+        again = time.monotonic() + 10
+        while time.monotonic() < again:
+            if condition():
+                return
+            time.sleep(0.02)
+    raise AssertionError(what())
 
 
 def until(condition: Callable[[], bool], what: Callable[[], object]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -20,6 +21,7 @@ from typing import Any
 
 import pytest
 from support.capturing import serialized
+from support.library import until_noticed
 from support.webserver import Clients, WebServer
 from support.workers import until
 
@@ -135,6 +137,18 @@ def test_gunicorn_preloaded(board: Board) -> None:
     board.check(answers)
 
 
+def reloaded(server: WebServer, code: Path) -> int:
+    """Change a file until it is noticed; the new port."""
+    ports = re.compile(r"http://127\.0\.0\.1:(\d+)/")
+    before = len(ports.findall(server.log))
+    until_noticed(
+        lambda: code.write_text(code.read_text() + "# changed\n"),
+        lambda: len(ports.findall(server.log)) > before,
+        lambda: server.log,
+    )
+    return int(ports.findall(server.log)[-1])
+
+
 def test_runserver_with_its_reloader(board: Board) -> None:
     """Two processes, one of which is replaced whenever a file changes, and then killed."""
     with board.serve(
@@ -144,11 +158,7 @@ def test_runserver_with_its_reloader(board: Board) -> None:
         (first,) = {answer["pid"] for answer in answers}
         assert first != server.process.pid
         assert server.get("/status")["elected"] in (first, server.process.pid)
-        before = server.log.count("http://127.0.0.1:")
-        with (board.code / "board.py").open("a") as code:
-            code.write("# changed\n")
-        until(lambda: server.log.count("http://127.0.0.1:") > before)
-        server.port = int(server.log.rpartition("http://127.0.0.1:")[2].split("/")[0])
+        server.port = reloaded(server, board.code / "board.py")
         answers.append(post(server, "/note/reloaded"))
         assert answers[-1]["pid"] not in (first, server.process.pid)
         answers += [post(server, f"/lazy/{n}") for n in range(5)]
