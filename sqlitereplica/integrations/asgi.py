@@ -14,22 +14,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol, TypeAlias
 
 from sqlitereplica.errors import SQLiteReplicaError
-from sqlitereplica.integrations.asgigate import DurabilityMiddleware
+from sqlitereplica.integrations.asgigate import (
+    ASGIApp,
+    DurabilityMiddleware,
+    Message,
+    Receive,
+    Send,
+)
 from sqlitereplica.replicate import Replicator
 
 __all__ = ["DurabilityMiddleware", "Lifespan", "Replicated", "lifespan"]
 
 logger = logging.getLogger("sqlitereplica")
 
-Message: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
-Send: TypeAlias = Callable[[Message], Awaitable[None]]
-ASGIApp: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
 Lifespan: TypeAlias = Callable[
     [Any], AbstractAsyncContextManager[Mapping[str, Any] | None]
 ]
@@ -51,7 +53,7 @@ def lifespan(
     *,
     then: Lifespan | None = None,
     state: str = "replicator",
-) -> Lifespan:
+) -> Callable[[Any], AbstractAsyncContextManager[Mapping[str, Any]]]:
     """A lifespan in which a database is replicated.
 
     Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any, TypeAlias
 
 from sqlitereplica.errors import ReplicatorClosedError, SQLiteReplicaError
@@ -12,13 +12,14 @@ from sqlitereplica.integrations.gate import (
     SAFE_METHODS,
     Gate,
     Looks,
+    OneOrSeveral,
     Syncs,
     WhenAway,
     several,
 )
 from sqlitereplica.replicate import Require
 
-__all__ = ["DurabilityMiddleware"]
+__all__ = ["ASGIApp", "DurabilityMiddleware", "Message", "Receive", "Send"]
 
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -38,7 +39,7 @@ class DurabilityMiddleware:
     def __init__(
         self,
         app: ASGIApp,
-        replicator: Syncs | Iterable[Syncs] | None = None,
+        replicator: OneOrSeveral | None = None,
         *,
         state: str = "replicator",
         timeout: float = 5.0,
@@ -116,7 +117,7 @@ class _Answer:
 
     async def _start(self, message: Message) -> None:
         held, error = await self._hold()
-        if error is not None and self._gate.when_away == "fail":
+        if self._gate.fails(error):
             self._refused = True
             await self._refuse()
             return
@@ -130,7 +131,7 @@ class _Answer:
         ends = not message.get("more_body", False)
         if ends and self._parts:
             _, error = await self._hold()
-            if error is not None and self._gate.when_away == "fail":
+            if self._gate.fails(error):
                 # The status is out: all that is left is not to end as if all were well.
                 raise error
         self._parts += 1
@@ -144,13 +145,7 @@ class _Answer:
         return True, await self._gate.hold_async(changed)
 
     async def _refuse(self) -> None:
-        headers = [
-            (b"content-type", b"text/plain; charset=utf-8"),
-            (b"content-length", str(len(BODY)).encode()),
-            (b"cache-control", b"no-store"),
-            (b"retry-after", str(self._gate.retry_after).encode()),
-            (_HEADER, b"no"),
-        ]
+        headers = [(k.lower().encode(), v.encode()) for k, v in self._gate.refusal]
         start = {"type": "http.response.start", "status": 503, "headers": headers}
         await self._send(start)
         await self._send({"type": "http.response.body", "body": BODY})

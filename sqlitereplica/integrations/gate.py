@@ -22,13 +22,23 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, TypeGuard
 
 from sqlitereplica.errors import SQLiteReplicaError
 from sqlitereplica.replicate import Require
 from sqlitereplica.sqlite import CommitWatch, Look
 
-__all__ = ["BODY", "HEADER", "SAFE_METHODS", "Gate", "Syncs", "WhenAway", "several"]
+__all__ = [
+    "BODY",
+    "HEADER",
+    "SAFE_METHODS",
+    "Gate",
+    "Looks",
+    "OneOrSeveral",
+    "Syncs",
+    "WhenAway",
+    "several",
+]
 
 logger = logging.getLogger("sqlitereplica")
 
@@ -61,10 +71,12 @@ class Syncs(Protocol):
 
 
 Looks: TypeAlias = Sequence[tuple[Syncs, Look | None]]
+OneOrSeveral: TypeAlias = Syncs | Iterable[Syncs] | Mapping[Any, Syncs]
+"""One Replicator, some, or a mapping of them, such as Django's ``replicators``."""
 
 
-def several(found: Syncs | Iterable[Syncs] | Mapping[Any, Syncs]) -> list[Syncs]:
-    """One Replicator, some, or a mapping of them, as a list."""
+def several(found: OneOrSeveral) -> list[Syncs]:
+    """All of them as a list."""
     if isinstance(found, Mapping):
         return list(found.values())
     return list(found) if isinstance(found, Iterable) else [found]
@@ -132,6 +144,21 @@ class Gate:
                 self._report(replicator, error)
                 return error
         return None
+
+    def fails(self, error: SQLiteReplicaError | None) -> TypeGuard[SQLiteReplicaError]:
+        """Whether an answer must not go on as if all were well."""
+        return error is not None and self.when_away == "fail"
+
+    @property
+    def refusal(self) -> list[tuple[str, str]]:
+        """The headers of the 503 whose body is ``BODY``."""
+        return [
+            ("Content-Type", "text/plain; charset=utf-8"),
+            ("Content-Length", str(len(BODY))),
+            ("Cache-Control", "no-store"),
+            ("Retry-After", str(self.retry_after)),
+            (HEADER, "no"),
+        ]
 
     def _clock(self) -> Callable[[], float]:
         end = time.monotonic() + self.timeout

@@ -16,7 +16,7 @@ from sqlitereplica.integrations.gate import (
     SAFE_METHODS,
     Gate,
     Looks,
-    Syncs,
+    OneOrSeveral,
     WhenAway,
     several,
 )
@@ -40,7 +40,7 @@ class DurabilityMiddleware:
     def __init__(
         self,
         app: WSGIApp,
-        replicator: Syncs | Iterable[Syncs],
+        replicator: OneOrSeveral,
         *,
         timeout: float = 5.0,
         require: Require | None = None,
@@ -136,7 +136,7 @@ class _Answer:
         if self._arguments is None:
             raise RuntimeError("the application has not called start_response")
         held, error = self._hold()
-        if error is not None and self._gate.when_away == "fail":
+        if self._gate.fails(error):
             self._refuse()
             return
         status, headers, exc_info = self._arguments
@@ -154,14 +154,7 @@ class _Answer:
     def _refuse(self) -> None:
         self._refused = True
         self._parts, self._first = iter(()), [BODY]
-        headers = [
-            ("Content-Type", "text/plain; charset=utf-8"),
-            ("Content-Length", str(len(BODY))),
-            ("Cache-Control", "no-store"),
-            ("Retry-After", str(self._gate.retry_after)),
-            (HEADER, "no"),
-        ]
-        self._start("503 Service Unavailable", headers)
+        self._start("503 Service Unavailable", self._gate.refusal)
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -181,7 +174,7 @@ class _Answer:
         if self._count < 2 or self._refused:
             return
         _, error = self._hold()
-        if error is not None and self._gate.when_away == "fail":
+        if self._gate.fails(error):
             # The status is out: all that is left is not to end as if all were well.
             raise error
 

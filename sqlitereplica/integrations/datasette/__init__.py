@@ -15,7 +15,8 @@ from weakref import WeakKeyDictionary
 from datasette import Forbidden, Response, hookimpl
 from datasette.utils import actor_matches_allow
 
-from sqlitereplica.integrations.asgi import ASGIApp, Message, Receive, Replicated, Send
+from sqlitereplica.integrations.asgi import Replicated
+from sqlitereplica.integrations.asgigate import ASGIApp, Message, Receive, Send
 from sqlitereplica.integrations.datasette.attached import NAME, Attached
 
 __all__ = [
