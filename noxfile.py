@@ -48,6 +48,7 @@ def typing(session: nox.Session) -> None:
         "--strict",
         "sqlitereplica",
         "_sqlitereplica_pytest.py",
+        "benchmarks",
         *session.posargs,
     )
 

@@ -14,7 +14,6 @@ from benchmarks.databases import MAGIC
 from sqlitereplica.ltx import Decoder, parse_filename
 
 _LEAF = 13
-_SNAPSHOT_LEVEL = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +55,6 @@ def increments(replica: Path) -> list[Stored]:
 def first_restorable(replica: Path) -> Stored | None:
     """The file with which a restore became possible; None before."""
     return min(increments(replica), key=lambda f: f.visible, default=None)
-
-
-def first_snapshot(replica: Path) -> Stored | None:
-    """The first file of level 9; None before there is one."""
-    found = [f for f in stored(replica) if f.level == _SNAPSHOT_LEVEL]
-    return min(found, key=lambda f: f.visible, default=None)
 
 
 def size_mib(files: list[Stored]) -> float:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import sys
 import time
+from typing import Any
 
 from sqlitereplica import verify
 
 
 def main() -> None:
-    replica, level, scope, scratch = sys.argv[1:]
+    arguments: list[Any] = sys.argv[1:]
+    replica, level, scope, scratch = arguments
     begun = time.perf_counter()
     report = verify(replica, level, scope=scope, scratch=scratch)
     took = time.perf_counter() - begun

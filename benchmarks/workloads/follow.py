@@ -12,12 +12,13 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from benchmarks import databases
 from benchmarks.context import Context, Figures, Writer
-from benchmarks.measure import percentile, wait_for
+from benchmarks.measure import wait_for
 from benchmarks.systems import SYSTEMS, System
-from benchmarks.workloads.lag import RATE, lags_of
+from benchmarks.workloads.lag import RATE, figures_of, lags_of
 
 _SYNC, _LOOK = 0.1, 0.1
 _PAUSE = 0.01
@@ -54,9 +55,7 @@ def _follow(system: System, context: Context, where: str) -> Figures:
                 rss = follower.rss()
         lags = lags_of(seen, result["first"], times)
     return {
-        "lag_p50_ms": percentile(lags, 0.5) * 1e3,
-        "lag_p99_ms": percentile(lags, 0.99) * 1e3,
-        "lag_worst_ms": max(lags) * 1e3,
+        **figures_of(lags),
         "cpu_percent": 100 * cpu / result["wall"],
         "rss_mb": rss,
     }
@@ -64,7 +63,7 @@ def _follow(system: System, context: Context, where: str) -> Figures:
 
 def _write(
     context: Context, database: Path, copy: Path
-) -> tuple[Seen, dict[str, float], array.array[float]]:
+) -> tuple[Seen, dict[str, Any], array.array[float]]:
     """Write at a pace while somebody reads the copy."""
     times = copy.with_name("commits")
     with Seen(copy) as seen:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import array
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from benchmarks import databases
@@ -51,12 +51,19 @@ def _measure(system: System, context: Context, interval: float) -> Figures:
                 finder, result["first"], array.array("d", times.read_bytes())
             )
         return {
-            "lag_p50_ms": percentile(lags, 0.5) * 1e3,
-            "lag_p99_ms": percentile(lags, 0.99) * 1e3,
-            "lag_worst_ms": max(lags) * 1e3,
+            **figures_of(lags),
             "cpu_percent": 100 * cpu / result["wall"],
             "rss_mb": rss,
         }
+
+
+def figures_of(lags: Sequence[float]) -> Figures:
+    """The middle, the tail and the worst of lags in seconds."""
+    return {
+        "lag_p50_ms": percentile(lags, 0.5) * 1e3,
+        "lag_p99_ms": percentile(lags, 0.99) * 1e3,
+        "lag_worst_ms": max(lags) * 1e3,
+    }
 
 
 class Visible(Protocol):

@@ -35,7 +35,6 @@ from fastcrc.crc64 import go_iso
 from sqlitereplica.restore.aside import sync_directory
 
 __all__ = [
-    "HEAD_SIZE",
     "Goal",
     "Held",
     "HeldFile",
@@ -45,9 +44,6 @@ __all__ = [
     "head_of",
     "next_cookie",
 ]
-
-HEAD_SIZE = 18
-"""Bytes of page 1 that are not as they were replicated."""
 
 _PIECES = ((18, 20), (24, 32), (40, 44), (92, 96))
 _SLOT = 128

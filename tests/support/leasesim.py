@@ -232,7 +232,6 @@ class Host:
     def __init__(self, world: World, node: int) -> None:
         self.world, self.node = world, node
         self.disk: Commits = frozenset()
-        self.shipped_by_me = False
         skew = world.conditions.skew
         self._rate = world.rng.uniform(1 - skew, 1 + skew)
         self._offset = world.rng.uniform(0, 1e6)

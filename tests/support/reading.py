@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import apsw
-from support.recording import Recording
 
 from sqlitereplica.reading.view import View
 from sqlitereplica.restore.assemble import Wanted
@@ -51,8 +50,3 @@ def pages_of(view: View, pgnos: Iterable[int] | None = None) -> bytes:
 def rows(connection: apsw.Connection, sql: str) -> list[Any]:
     """All rows of a query."""
     return list(connection.execute(sql))
-
-
-def last_image(recording: Recording) -> bytes:
-    """The newest state of a recording."""
-    return recording.images[-1]
