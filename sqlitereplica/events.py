@@ -6,8 +6,8 @@ pass their own. An observer is called in the thread where the event happened and
 block.
 
 Some events are only good for measuring: each operation on a store, each increment, each
-``sync``, the status every few seconds. Only an observer that has ``detailed = True`` is given
-them.
+``sync``, checkpoints, the status every few seconds. Only an observer that has ``detailed =
+True`` is given them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Event:
     ``delta``, ``snapshot``, ``behind``, ``replica-error``, ``replica-ok``, ``fenced``,
     ``table-error``, ``checkpoint-error``, ``replica-damaged``, ``exit-flush-failed``,
     ``peer``, ``election-error``, ``desk-error``, ``boot``; in detail ``operation``,
-    ``increment``, ``sync``, ``status``.
+    ``checkpoint``, ``increment``, ``sync``, ``status``.
     """
 
     action: str
@@ -69,7 +69,7 @@ class Observers:
             observer(event)
 
 
-DETAILS = frozenset({"increment", "operation", "status", "sync"})
+DETAILS = frozenset({"checkpoint", "increment", "operation", "status", "sync"})
 
 
 class guarded:  # noqa: N801  (used like a function)

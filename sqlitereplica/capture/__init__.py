@@ -6,9 +6,11 @@ from sqlitereplica.capture.limits import CheckpointLimits
 from sqlitereplica.capture.table import Changes, PageTable
 from sqlitereplica.capture.tablefile import TableFile
 from sqlitereplica.capture.tail import ContinuityLostError
+from sqlitereplica.capture.tally import CHECKPOINT_MODES
 from sqlitereplica.capture.view import View, ViewEndedError
 
 __all__ = [
+    "CHECKPOINT_MODES",
     "Capture",
     "Changes",
     "CheckpointLimits",

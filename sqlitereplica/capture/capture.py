@@ -30,6 +30,7 @@ from sqlitereplica.capture.increment import Increment, State, write_ltx
 from sqlitereplica.capture.limits import CheckpointLimits
 from sqlitereplica.capture.table import Changes, PageTable, sums_of
 from sqlitereplica.capture.tail import ContinuityLostError, WalTail
+from sqlitereplica.capture.tally import Checkpoints
 from sqlitereplica.capture.view import View, wal_map
 from sqlitereplica.errors import DatabaseStateError
 from sqlitereplica.ltx import lock_pgno, page_checksum
@@ -85,6 +86,7 @@ class Capture:
         self.node_id = node_id
         self._limits = limits
         self._now_ms, self._clock, self._sleep = now_ms, clock, sleep
+        self.checkpoints = Checkpoints(clock)
         self._source: SourceDatabase | None = None
         self._tail: WalTail | None = None
         self._checked_at = 0.0
@@ -116,6 +118,7 @@ class Capture:
                 source,
                 self._take_frames,
                 limits=self._limits,
+                checkpoints=self.checkpoints,
                 clock=self._clock,
                 sleep=self._sleep,
             )

@@ -46,6 +46,7 @@ import time
 from collections.abc import Callable
 
 from sqlitereplica.capture.limits import CheckpointLimits, wants_passive
+from sqlitereplica.capture.tally import Checkpoints
 from sqlitereplica.capture.view import View
 from sqlitereplica.errors import DatabaseStateError
 from sqlitereplica.sqlite import SourceBusyError, SourceDatabase, WalIndex
@@ -84,6 +85,7 @@ class WalTail:
         sink: Callable[[WalIndex, int], None],
         *,
         limits: CheckpointLimits | None = None,
+        checkpoints: Checkpoints | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -95,6 +97,7 @@ class WalTail:
         self._source = source
         self._sink = sink
         self._limits = limits or CheckpointLimits()
+        self._checkpoints = checkpoints or Checkpoints(clock)
         self._clock, self._sleep = clock, sleep
         self._held, self._other = source.reader, source.other
         self._view: View | None = None
@@ -201,11 +204,12 @@ class WalTail:
         refused as busy says that it had the lock.
         """
         try:
-            for _ in range(_CHECKPOINT_TRIES):
-                if self._source.checkpointer.checkpoint("passive"):
-                    self._overtaken = False
-                    return True
-                self._sleep(0)
+            with self._checkpoints.counted("passive"):
+                for _ in range(_CHECKPOINT_TRIES):
+                    if self._source.checkpointer.checkpoint("passive"):
+                        self._overtaken = False
+                        return True
+                    self._sleep(0)
         except SourceBusyError:
             raise
         except DatabaseStateError as error:
@@ -291,7 +295,7 @@ class WalTail:
         self._last_passive = index.mx_frame
         if self._behind():
             self.hand_over()
-        self._source.checkpointer.checkpoint("passive")
+        self._run_checkpoint("passive")
         self.checkpoint_error = None
         full = self._look().fully_backfilled
         if full:
@@ -303,6 +307,10 @@ class WalTail:
         if index.mx_frame >= most and self._clock() >= self._force_at:
             # What is left to be backfilled is little, so the lock is held shortly.
             self._force()
+
+    def _run_checkpoint(self, mode: str) -> None:
+        with self._checkpoints.counted(mode):
+            self._source.checkpointer.checkpoint(mode)
 
     def _force(self) -> None:
         """A busy writer never leaves nBackfill == mxFrame: stop it for a moment."""
@@ -316,7 +324,7 @@ class WalTail:
             deadline = self._clock() + _FORCE_HOLD
             while not self._look().fully_backfilled:
                 # The application may hold the checkpoint lock for a moment.
-                self._source.checkpointer.checkpoint("passive")
+                self._run_checkpoint("passive")
                 if self._clock() > deadline:
                     break
             self.hand_over()
@@ -360,7 +368,7 @@ class WalTail:
         if index.fully_backfilled:
             self._quiet_at = moment
             if self._source.wal_file_size() > self._limits.truncate:
-                self._source.checkpointer.checkpoint("truncate")
+                self._run_checkpoint("truncate")
 
     # -- views -----------------------------------------------------------------------
 

@@ -13,7 +13,8 @@ are gauges here that are only added to: ``rate()`` does not mind.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import (
@@ -27,6 +28,7 @@ from prometheus_client import (
     generate_latest,
 )
 
+from sqlitereplica.capture import CHECKPOINT_MODES
 from sqlitereplica.errors import InvalidFileError
 from sqlitereplica.events import DETAILS, Event, Observer, log_event
 
@@ -38,6 +40,7 @@ __all__ = ["Exporter", "PrometheusObserver"]
 _BUCKETS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60)
 _LONG = (0.1, 0.5, 1, 5, 10, 30, 60, 300, 1800, 7200)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_LEVEL0 = ("eligible", "not_compacted", "too_recent")
 
 
 class PrometheusObserver:
@@ -70,11 +73,14 @@ class PrometheusObserver:
         self._make_replica_metrics(registry)
 
     def _make_database_metrics(self, registry: CollectorRegistry) -> None:
-        def gauge(name: str, text: str, mode: Any = "livemostrecent") -> Gauge:
-            return Gauge(name, text, ["db"], registry=registry, multiprocess_mode=mode)
+        def gauge(
+            name: str, text: str, *more: str, mode: Any = "livemostrecent"
+        ) -> Gauge:
+            labels = ["db", *more]
+            return Gauge(name, text, labels, registry=registry, multiprocess_mode=mode)
 
-        def sum_of(name: str, text: str) -> Gauge:
-            return gauge(name, text, "sum")
+        def sum_of(name: str, text: str, *more: str) -> Gauge:
+            return gauge(name, text, *more, mode="sum")
 
         self._db_size = gauge("litestream_db_size", "Bytes of the database")
         self._wal_size = gauge("litestream_wal_size", "Bytes of the WAL captured")
@@ -90,13 +96,24 @@ class PrometheusObserver:
             "litestream_sync_error_count", "Captures that failed"
         )
         self._sync_seconds = sum_of("litestream_sync_seconds", "Seconds spent on them")
-        self._checkpoint_errors = sum_of(
-            "litestream_checkpoint_error_count", "Times that checkpoints began to fail"
+        self._checkpoints = {
+            "count": sum_of("litestream_checkpoint_count", "Checkpoints tried", "mode"),
+            "errors": sum_of(
+                "litestream_checkpoint_error_count", "Checkpoints that failed", "mode"
+            ),
+            "seconds": sum_of(
+                "litestream_checkpoint_seconds", "Seconds spent on them", "mode"
+            ),
+        }
+        self._level0 = gauge(
+            "litestream_l0_retention_files_total",
+            "Files of level 0 by what may become of them, in all replicas",
+            "status",
         )
         self._verify_errors = sum_of(
             "litestream_compaction_verify_error_count", "Damaged files met"
         )
-        self._errors = self._sync_errors, self._checkpoint_errors, self._verify_errors
+        self._errors = self._sync_errors, self._verify_errors
         self._waits = Histogram(
             "litestream_durable_wait_seconds",
             "Seconds that callers waited for durability",
@@ -178,10 +195,14 @@ class PrometheusObserver:
         self._wal_size.labels(db).set(event.data["wal_bytes"])
         self._txid.labels(db).set(status.txid)
         self._running.labels(db).set(status.state == "running")
+        # Shown as 0: increase() does not see a series begin with 1.
         for errors in self._errors:
-            errors.labels(
-                db
-            )  # shown as 0: increase() does not see a series begin with 1
+            errors.labels(db)
+        for mode in CHECKPOINT_MODES:
+            self._add_checkpoints(db, mode, {})
+        for fate in _LEVEL0 if event.data["level0"] else ():
+            files = sum(getattr(found, fate) for found in event.data["level0"])
+            self._level0.labels(os.path.basename(db), fate).set(files)
         if times := [r.last_success for r in status.replicas if r.last_success]:
             self._last_time.labels(db).set(max(times).timestamp())
         if status.error is None and not any(r.error for r in status.replicas):
@@ -209,8 +230,12 @@ class PrometheusObserver:
     def _on_capture_error(self, event: Event) -> None:
         self._sync_errors.labels(event.database).inc()
 
-    def _on_checkpoint_error(self, event: Event) -> None:
-        self._checkpoint_errors.labels(event.database).inc()
+    def _on_checkpoint(self, event: Event) -> None:
+        self._add_checkpoints(event.database, event.data["mode"], event.data)
+
+    def _add_checkpoints(self, db: str, mode: str, tally: Mapping[str, Any]) -> None:
+        for what, gauge in self._checkpoints.items():
+            gauge.labels(db, mode.upper()).inc(tally.get(what, 0))
 
     def _on_history_error(self, event: Event) -> None:
         if isinstance(event.error, InvalidFileError):

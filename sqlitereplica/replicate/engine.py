@@ -15,7 +15,7 @@ import time
 from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from sqlitereplica.capture import (
     Capture,
@@ -101,6 +101,7 @@ class Engine:
         self.state = "attaching"
         self._sync_interval = sync_interval
         self._observer, self._wake, self._clock = observer, wake, clock
+        self._is_detailed = bool(getattr(observer, "detailed", False))
         self._pace = pace or _pace_for(sync_interval)
         self._requests: deque[DeltaRequest] = deque()
         self._active_at = clock()
@@ -346,7 +347,7 @@ class Engine:
         """Take an increment from capture and pass it on."""
         state = increment.state
         self.tables.append(state.commit, state.checksum, changes)
-        if getattr(self._observer, "detailed", False):
+        if self._is_detailed:
             size = len(increment.pgnos) * state.page_size
             seconds = self._clock() - self._began
             self._report("increment", seconds=seconds, bytes=size)
@@ -421,12 +422,15 @@ class Engine:
         return True
 
     def _report_checkpoints(self) -> None:
-        """Say when checkpoints begin to fail, and when they succeed again."""
+        """Say when checkpoints begin to fail, and in detail how many there were."""
         error = self.capture.checkpoint_error
         if (error is None) != (self.error is None):
             self.error = error
             if error is not None:
                 self._report("checkpoint-error", 30, error=error)
+        if self._is_detailed:
+            for mode, tally in self.capture.checkpoints.take().items():
+                self._report("checkpoint", mode=mode, **asdict(tally))
 
     def _tend_tables(self) -> None:
         """Fold the table's log into its base when every replica is past it.

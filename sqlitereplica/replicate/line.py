@@ -113,11 +113,11 @@ class Line:
             )
             for level, interval in enumerate(history.levels, 1)
         ]
-        retention = self._retain(history.retention, clock)
+        self.retention = self._retain(history.retention, clock)
         self.drills = self._make_drills(history, clock, sleep, rng)
         self.history = History(
             self.shop,
-            [*compactions, self.snapshots, retention, self.repair, *self.drills],
+            [*compactions, self.snapshots, self.retention, self.repair, *self.drills],
             on_broken=lambda error: self.lost(error.info, str(error)),
             clock=clock,
             now=now,

@@ -15,7 +15,12 @@ from collections.abc import Callable, Mapping
 from sqlitereplica.ltx import FileInfo
 from sqlitereplica.policy import Retention
 from sqlitereplica.replicate.history import Job
-from sqlitereplica.replicate.retention import Decision, due
+from sqlitereplica.replicate.retention import (
+    Decision,
+    Level0Files,
+    due,
+    level0_files,
+)
 from sqlitereplica.replicate.workshop import Workshop
 from sqlitereplica.store import pinned_txids
 
@@ -50,6 +55,7 @@ class RetentionTask:
         self._now_ms, self._clock = now_ms, clock
         self._pins: frozenset[int] = frozenset()
         self._doomed: Mapping[FileInfo, float] = {}
+        self._delete: tuple[FileInfo, ...] = ()
         self._seen, self._seen_at = -1, 0.0
         spans = policy.fine_ms, policy.window_ms, policy.grace_seconds * 1000
         least, most = _LOOK_EVERY
@@ -88,6 +94,12 @@ class RetentionTask:
                 "retention", files=len(delete), bytes=sum(f.size for f in delete)
             )
 
+    def level0(self) -> Level0Files | None:
+        """How many files level 0 has; None where nothing is ever deleted."""
+        if not self._policy.delete:
+            return None
+        return level0_files(self._shop.catalog.files(), self._delete)
+
     def _judge(self) -> Decision:
         decision = due(
             self._shop.catalog.files(),
@@ -98,4 +110,5 @@ class RetentionTask:
             clock=self._clock(),
         )
         self._doomed = decision.doomed
+        self._delete = decision.delete
         return decision

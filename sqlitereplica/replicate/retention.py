@@ -67,8 +67,10 @@ from sqlitereplica.store.reach import to_datetime
 __all__ = [
     "Decision",
     "KeptPoint",
+    "Level0Files",
     "due",
     "kept_points",
+    "level0_files",
     "needed_files",
     "unneeded_files",
 ]
@@ -107,6 +109,34 @@ class Decision:
 
     delete: tuple[FileInfo, ...]
     doomed: Mapping[FileInfo, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Level0Files:
+    """How many files level 0 has, by what may become of them."""
+
+    not_compacted: int
+    """They have what no level above has yet."""
+    too_recent: int
+    """They were merged, and stay for now: for the policy, a pin, or who may be reading."""
+    eligible: int
+    """They go with the next retention."""
+
+
+def level0_files(
+    files: Iterable[FileInfo], delete: Collection[FileInfo]
+) -> Level0Files:
+    """Count the files of level 0; ``delete`` is that of a ``Decision``."""
+    listed = list(files)
+    merged = max((f.max_txid for f in listed if f.level), default=0)
+    level0 = {f for f in listed if not f.level}
+    stay = level0.difference(delete)
+    waiting = sum(1 for f in stay if f.max_txid > merged)
+    return Level0Files(
+        not_compacted=waiting,
+        too_recent=len(stay) - waiting,
+        eligible=len(level0) - len(stay),
+    )
 
 
 def kept_points(

@@ -333,6 +333,7 @@ class Running:
             "status": self.status(),
             "database_bytes": table.commit * table.page_size,
             "wal_bytes": wal,
+            "level0": [f for line in self.lines if (f := line.retention.level0())],
         }
         path, observe = self.options.path, self.options.observer
         observe(Event(action="status", database=path, data=data))

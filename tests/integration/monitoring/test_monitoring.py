@@ -27,6 +27,29 @@ MONITORING = Path(__file__).parents[3] / "docs" / "monitoring"
 RULES, DASHBOARD = MONITORING / "alerts.yml", MONITORING / "dashboard.json"
 RULE_TESTS = Path(__file__).parent / "alerts_test.yml"
 OF_PROMETHEUS = {"job", "instance", "alertname"}
+OF_A_REQUEST = {"replica_type", "operation"}
+OF_LITESTREAM = {
+    "db_size": {"db"},
+    "wal_size": {"db"},
+    "total_wal_bytes": {"db"},
+    "txid": {"db"},
+    "sync_count": {"db"},
+    "sync_error_count": {"db"},
+    "sync_seconds": {"db"},
+    "disk_full": {"db"},
+    "checkpoint_count": {"db", "mode"},
+    "checkpoint_error_count": {"db", "mode"},
+    "checkpoint_seconds": {"db", "mode"},
+    "compaction_verify_error_count": {"db"},
+    "l0_retention_files_total": {"db", "status"},
+    "replica_operation_total": OF_A_REQUEST,
+    "replica_operation_bytes": OF_A_REQUEST,
+    "replica_operation_duration_seconds_bucket": {*OF_A_REQUEST, "le"},
+    "replica_operation_duration_seconds_sum": OF_A_REQUEST,
+    "replica_operation_duration_seconds_count": OF_A_REQUEST,
+    "replica_operation_errors_total": {*OF_A_REQUEST, "code"},
+}
+"""Every metric that Litestream 0.5.17 has, with its labels."""
 
 CONFIG = """
 addr: "127.0.0.1:0"
@@ -136,6 +159,25 @@ def test_every_metric_and_label_is_in_a_real_scrape(
     for expression in [*alerts_of(RULES).values(), *expressions_of(DASHBOARD)]:
         assert names_in(expression) and names_in(expression) <= names, expression
         assert labels_in(expression) <= labels, expression
+
+
+def test_every_metric_of_litestream_is_in_a_real_scrape(
+    well: list[Sample], failing: list[Sample]
+) -> None:
+    """With the same labels, so that its dashboards and alerts find what they ask for."""
+    scraped = [*well, *failing]
+    labels = {sample.name: set(sample.labels) for sample in scraped}
+    wanted = {f"litestream_{name}": value for name, value in OF_LITESTREAM.items()}
+    assert {name: labels.get(name) for name in wanted} == wanted
+    values = {
+        label: {s.labels[label] for s in scraped if label in s.labels}
+        for label in ("mode", "status", "operation")
+    }
+    assert values["mode"] == {"PASSIVE", "TRUNCATE"}
+    assert values["status"] == {"eligible", "not_compacted", "too_recent"}
+    assert {"PUT", "GET", "LIST"} <= values["operation"]
+    (db,) = {s.labels["db"] for s in well if "status" in s.labels}
+    assert db == "app.db"
 
 
 def test_every_alert_has_a_test_in_which_it_fires() -> None:

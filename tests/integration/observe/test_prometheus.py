@@ -19,9 +19,16 @@ from support.lifetime import await_true, write
 from support.switchable import SwitchableFileSystem
 from support.webserver import WebServer
 
-from sqlitereplica import Replica, Replicator, SyncTimeoutError, restore
+from sqlitereplica import (
+    DatabaseStateError,
+    Replica,
+    Replicator,
+    SyncTimeoutError,
+    restore,
+)
 from sqlitereplica.events import DETAILS, Event, Observers
 from sqlitereplica.integrations.prometheus import PrometheusObserver
+from sqlitereplica.sqlite import SourceConnection
 
 APPS = Path(__file__).parents[2] / "apps"
 
@@ -72,8 +79,10 @@ def test_metrics_of_a_working_replicator(
     assert value("replica_last_success_timestamp_seconds", **one) > 1_700_000_000
     confirmed = value("replica_last_success_timestamp_seconds", **one)
     assert value("db_last_replica_time", db=path) == confirmed
-    for errors in ("sync", "checkpoint", "compaction_verify"):
+    for errors in ("sync", "compaction_verify"):
         assert value(f"{errors}_error_count", db=path) == 0  # there before the first
+    for mode in ("PASSIVE", "TRUNCATE"):
+        assert value("checkpoint_error_count", db=path, mode=mode) == 0
     assert value("replica_spool_bytes", **one) == 0
     put = {"replica_type": "memory", "operation": "PUT"}
     assert value("replica_operation_total", **put) >= 4  # a snapshot may be due
@@ -111,6 +120,71 @@ def test_metrics_of_a_store_that_is_away(
         store.heal()
         replicator.sync()
     assert value("disk_full", db=path) == 0
+
+
+def test_checkpoints_are_counted_by_mode(
+    registry: CollectorRegistry,
+    db: sqlite3.Connection,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With what they took, and of those how many failed."""
+    metrics = PrometheusObserver(registry=registry, then=lambda event: None)
+    path = str(tmp_path / "app.db")
+    db.execute("pragma wal_autocheckpoint=0")
+
+    def value(name: str, mode: str) -> float:
+        labels = {"db": path, "mode": mode}
+        name = f"litestream_checkpoint_{name}"
+        return registry.get_sample_value(name, labels) or 0.0
+
+    def fill() -> None:
+        db.execute("insert into t(v) values(randomblob(20000000))")
+
+    def full(connection: SourceConnection, mode: str) -> bool:
+        raise DatabaseStateError("disk is full", path=connection.path, kind="sqlite")
+
+    with Replicator(path, tmp_path / "r", observer=metrics) as replicator:
+        replicator.sync()
+        fill()
+        await_true(lambda: value("count", "PASSIVE") and value("count", "TRUNCATE"))
+        assert value("seconds", "PASSIVE") > 0 and value("seconds", "TRUNCATE") > 0
+        assert value("error_count", "PASSIVE") == 0
+        before = value("count", "PASSIVE")
+        with monkeypatch.context() as patched:
+            patched.setattr(SourceConnection, "checkpoint", full)
+            fill()
+            await_true(lambda: value("error_count", "PASSIVE") >= 2)
+        assert value("count", "PASSIVE") >= before + 2
+
+
+def test_files_of_level_0_are_counted_by_what_becomes_of_them(
+    registry: CollectorRegistry, db: sqlite3.Connection, tmp_path: Path
+) -> None:
+    """Under the base name of the database, as Litestream has it, for all replicas."""
+    metrics = PrometheusObserver(registry=registry, then=lambda event: None)
+    replicas = [tmp_path / "one", tmp_path / "two"]
+    level0 = [replica / "ltx" / "0" for replica in replicas]
+    more = {"levels": ("1h",), "snapshot_interval": None, "observer": metrics}
+    with Replicator(tmp_path / "app.db", replicas, **more) as replicator:
+        for _ in range(3):
+            write(db)
+            replicator.sync()
+        replicator.compact()
+        write(db)
+        replicator.sync()
+        held = sum(len(list(folder.iterdir())) for folder in level0)
+    # The last event of status is that of the end.
+    counted = {"not_compacted": 2, "too_recent": held - 2, "eligible": 0}
+    assert _level0(registry) == counted
+
+
+def _level0(registry: CollectorRegistry) -> dict[str, float]:
+    name = "litestream_l0_retention_files_total"
+    return {
+        fate: registry.get_sample_value(name, {"db": "app.db", "status": fate}) or 0.0
+        for fate in ("eligible", "not_compacted", "too_recent")
+    }
 
 
 def test_several_observers_take_what_each_wants(

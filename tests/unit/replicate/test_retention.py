@@ -10,8 +10,10 @@ from sqlitereplica.policy import Retention
 from sqlitereplica.replicate.retention import (
     Decision,
     KeptPoint,
+    Level0Files,
     due,
     kept_points,
+    level0_files,
     needed_files,
     unneeded_files,
 )
@@ -356,3 +358,20 @@ def test_short_grace_holds_for_level_0_too() -> None:
 def test_nothing_is_deleted_where_deletion_is_off() -> None:
     """The bucket's lifecycle or an object lock has the say."""
     assert decide({}, 0.0, grace=0, delete=False) == Decision((), {})
+
+
+def test_files_of_level_0_are_counted_by_what_becomes_of_them() -> None:
+    """Merged or not, and of those that were merged what goes now."""
+    level0 = every_minute(0, 1, 12)
+    files = [*level0, *every_minute(1, 1, 8, 4)]
+    counted = level0_files(files, delete=[*level0[:3], files[-1]])
+    assert counted == Level0Files(not_compacted=4, too_recent=5, eligible=3)
+    assert level0_files([], ()) == Level0Files(
+        not_compacted=0, too_recent=0, eligible=0
+    )
+
+
+def test_snapshot_counts_as_merged() -> None:
+    """Its database would else have a file that waits for compaction for ever."""
+    counted = level0_files([minutes(0, 1, 1), minutes(9, 1, 1)], ())
+    assert counted == Level0Files(not_compacted=0, too_recent=1, eligible=0)
