@@ -215,7 +215,7 @@ class Capture:
         """Encode frames too many for memory from the WAL; they are one increment."""
         source = self._parts()[0]
         frames = wal_map(source, index, first)
-        commit = index.n_page
+        commit = self.commit = index.n_page
         pgnos = sorted(p for p in frames if p <= commit)
         missing = self._missing(commit, frames)
         extra = dict(self._read_like_sqlite(missing, index, index.mx_frame))

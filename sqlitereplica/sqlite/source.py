@@ -17,7 +17,7 @@ import os
 import threading
 from contextlib import ExitStack
 
-from sqlitereplica.errors import DatabaseStateError
+from sqlitereplica.errors import DatabaseStateError, InvalidFileError
 from sqlitereplica.sqlite import descriptors, hazards
 from sqlitereplica.sqlite.connection import Connect, SourceBusyError, SourceConnection
 from sqlitereplica.sqlite.leftover import Leftover
@@ -111,9 +111,18 @@ class SourceDatabase:
         return index
 
     def read_wal(self, first: int, count: int) -> bytes:
-        """Bytes of ``count`` frames from number ``first``; short at the end of file."""
+        """Bytes of ``count`` frames from number ``first``, which the wal-index counts.
+
+        Raises:
+            InvalidFileError: ``kind`` ``"wal-short"``: there are fewer.
+        """
         size = count * (self.page_size + FRAME_HEADER_SIZE)
-        return self._read(self._wal, size, frame_offset(first, self.page_size))
+        data = self._read(self._wal, size, frame_offset(first, self.page_size))
+        if len(data) < size:
+            raise InvalidFileError(
+                f"{self.path}-wal is shorter than its wal-index says", kind="wal-short"
+            )
+        return data
 
     def read_wal_page(self, frame: int) -> bytes:
         """The page of one frame."""
@@ -139,8 +148,15 @@ class SourceDatabase:
         return data if len(data) == size else data.ljust(size, b"\0")
 
     def _read(self, fd: int, size: int, offset: int) -> bytes:
+        """Up to ``size`` bytes; fewer only at the end of the file."""
         try:
-            return os.pread(fd, size, offset)
+            data = os.pread(fd, size, offset)
+            while 0 < len(data) < size:  # interrupted, or at the end
+                more = os.pread(fd, size - len(data), offset + len(data))
+                if not more:
+                    break
+                data += more
+            return data
         except OSError as error:
             raise DatabaseStateError(
                 f"{self.path} cannot be read: {error}",

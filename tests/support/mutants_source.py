@@ -16,6 +16,14 @@ REPLACED = "tests/integration/lifecycle/test_replaced_database.py::"
 
 SOURCE_MUTANTS = (
     Mutant(
+        "frames that a cut WAL lacks are passed over",
+        "sqlite/source.py",
+        "        if len(data) < size:\n            raise InvalidFileError(",
+        "        if not data:\n            raise InvalidFileError(",
+        "tests/integration/capture/test_capture_wal_cut.py"
+        "::test_wal_cut_behind_a_frame_is_not_taken_for_all_of_it",
+    ),
+    Mutant(
         "a replica that was in step a moment ago is taken for one that is",
         "replicate/engine.py",
         '        pgnos = array("I", table.differs_from(base)) or array("I", [1])\n',

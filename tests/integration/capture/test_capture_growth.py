@@ -99,6 +99,14 @@ def test_shrink_and_regrow_in_one_wal(path: Path, auto_vacuum: int) -> None:
     db.close()
 
 
+def view_of(captured: Captured) -> list[tuple[int, bytes]]:
+    """All pages, as a view has them."""
+    view = captured.capture.view()
+    pages = list(view.all_pages())
+    view.release()
+    return pages
+
+
 def test_transaction_larger_than_the_buffer_goes_to_a_file(path: Path) -> None:
     """What does not fit in memory is encoded from the WAL, and is as right."""
     db = make_database(path)
@@ -111,6 +119,8 @@ def test_transaction_larger_than_the_buffer_goes_to_a_file(path: Path) -> None:
             db.execute("insert into t(v) values(randomblob(4000))")
     assert same(captured)
     assert [type(i.body).__name__ for i in captured.increments] == ["dict", "PosixPath"]
+    with_view = dict(view_of(captured))
+    assert with_view == captured.pages, "the size of a view is that of its state"
     db.execute("delete from t")
     db.execute("vacuum")
     assert same(captured)
