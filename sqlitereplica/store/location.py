@@ -12,6 +12,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 from fsspec import AbstractFileSystem, filesystem, get_filesystem_class
 
 from sqlitereplica.errors import StoreError
+from sqlitereplica.store.s3hosts import S3Host, split_host
 from sqlitereplica.store.translate import secrets_in, translated
 
 __all__ = ["Location", "locate", "make_filesystem", "root_on"]
@@ -96,6 +97,11 @@ def _locate_other(protocol: str, text: str, options: dict[str, Any]) -> Location
         kind = get_filesystem_class(protocol)
     except ImportError as error:
         raise _not_made(f"{protocol}://", error) from error
+    except ValueError as error:
+        raise ValueError(
+            f"{protocol}:// is no protocol that fsspec knows: give a folder, s3://,"
+            " sftp://, gs://, or install the filesystem's package"
+        ) from error
     # Hosts, ports and users are in the URL for some.
     options = {**kind._get_kwargs_from_urls(text), **options}
     parts = urlsplit(text)
@@ -108,6 +114,10 @@ def _locate_s3(text: str, options: dict[str, Any]) -> Location:
     parts = urlsplit(text)
     _refuse_rest(parts, "#" if parts.fragment else "@" if "@" in parts.netloc else "")
     bucket, prefix = parts.netloc, unquote(parts.path).strip("/")
+    query = {k.lower(): v for k, v in parse_qsl(parts.query, keep_blank_values=True)}
+    _apply_query(query, options)
+    if "endpoint_url" not in options:
+        bucket = _apply_host(split_host(bucket), options)
     if not bucket:
         raise ValueError(
             f"an S3 URL needs a bucket, as in s3://bucket/path: 's3://{parts.path}'"
@@ -117,8 +127,6 @@ def _locate_s3(text: str, options: dict[str, Any]) -> Location:
             f"an S3 URL begins with the bucket, not with a server: give {bucket!r} as"
             " s3://bucket/path?endpoint=http://..."
         )
-    query = {k.lower(): v for k, v in parse_qsl(parts.query, keep_blank_values=True)}
-    _apply_query(query, options)
     root = _s3_root(f"{bucket}/{prefix}")
     name = f"s3://{bucket}/{prefix}".rstrip("/")
     return Location(protocol="s3", root=root, name=name, options=options)
@@ -153,12 +161,26 @@ def _apply_query(query: Mapping[str, str], options: dict[str, Any]) -> None:
     if _is_true(given.get("skipverify")):
         _default(options, "client_kwargs", verify=False)
     if "forcepathstyle" in given:
-        style = "path" if _is_true(given["forcepathstyle"]) else "auto"
-        s3 = dict((options.get("config_kwargs") or {}).get("s3") or {})
-        s3.setdefault("addressing_style", style)
-        options["config_kwargs"] = {**(options.get("config_kwargs") or {}), "s3": s3}
+        _default_style(options, "path" if _is_true(given["forcepathstyle"]) else "auto")
     if "storageclass" in given:
         _default(options, "s3_additional_kwargs", StorageClass=given["storageclass"])
+
+
+def _apply_host(host: S3Host, options: dict[str, Any]) -> str:
+    """Add the server that the host of a URL names to options, which win; the bucket."""
+    if host.region is not None:
+        _default(options, "client_kwargs", region_name=host.region)
+    if host.endpoint is not None:
+        options["endpoint_url"] = host.endpoint
+        _default_style(options, "path")
+    return host.bucket
+
+
+def _default_style(options: dict[str, Any], style: str) -> None:
+    """How the bucket is addressed, unless the options say."""
+    s3 = dict((options.get("config_kwargs") or {}).get("s3") or {})
+    s3.setdefault("addressing_style", style)
+    options["config_kwargs"] = {**(options.get("config_kwargs") or {}), "s3": s3}
 
 
 def _default(options: dict[str, Any], group: str, **values: Any) -> None:

@@ -91,6 +91,51 @@ def test_query_of_litestream_becomes_options(
     assert locate(f"s3://b/a?{query}").options == options
 
 
+@pytest.mark.parametrize(
+    ("host", "bucket", "endpoint", "region"),
+    [
+        ("b.localhost:9000", "b", "http://localhost:9000", None),
+        ("b.c.localhost", "b.c", "http://localhost", None),
+        ("b.127.0.0.1:9000", "b", "http://127.0.0.1:9000", None),
+        ("b.s3.eu-west-1.amazonaws.com", "b", None, "eu-west-1"),
+        ("b.s3.amazonaws.com", "b", None, None),
+        (
+            "b.nyc3.digitaloceanspaces.com",
+            "b",
+            "https://nyc3.digitaloceanspaces.com",
+            "nyc3",
+        ),
+        (
+            "b.s3.us-west-000.backblazeb2.com",
+            "b",
+            "https://s3.us-west-000.backblazeb2.com",
+            "us-west-000",
+        ),
+        ("b.s3.fr-par.scw.cloud", "b", "https://s3.fr-par.scw.cloud", "fr-par"),
+        ("b.s3.filebase.com", "b", "https://s3.filebase.com", None),
+        ("my.bucket", "my.bucket", None, None),
+    ],
+)
+def test_hosts_of_litestreams_urls_name_bucket_and_server(
+    host: str, bucket: str, endpoint: str | None, region: str | None
+) -> None:
+    """As its own guides write them."""
+    found = locate(f"s3://{host}/a")
+    assert (found.root, found.name) == (f"{bucket}/a", f"s3://{bucket}/a")
+    options = dict(found.options)
+    assert options.pop("endpoint_url", None) == endpoint
+    assert options.pop("client_kwargs", {}).get("region_name") == region
+    assert bool(options) == bool(endpoint)  # path style, where there is an endpoint
+
+
+def test_host_is_a_bucket_where_the_endpoint_is_given() -> None:
+    """Then nothing is read into its name."""
+    given = {"endpoint_url": "http://mine"}
+    assert locate("s3://b.localhost/a", given).root == "b.localhost/a"
+    query = "endpoint=http://mine"
+    assert locate(f"s3://b.nyc3.digitaloceanspaces.com/a?{query}").options == given
+
+
 def test_options_win_over_the_query() -> None:
     """What is passed explicitly is not replaced by what is in the URL."""
     given = {
@@ -111,6 +156,8 @@ def test_options_win_over_the_query() -> None:
         "s3://bucket/path#part",
         "s3://bucket/path?unknown=1",
         "s3://localhost:9000/bucket/path",
+        "s3://127.0.0.1:9000/bucket/path",
+        "s3://minio.example.com:9000/bucket/path",
         "file:///a?b",
         "simplecache::s3://bucket/path",
         "nosuchprotocol://x/y",
