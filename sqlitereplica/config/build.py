@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -31,13 +31,15 @@ from sqlitereplica.config.schema import (
 from sqlitereplica.durations import parse_duration
 from sqlitereplica.errors import ConfigError
 from sqlitereplica.policy import Retention
-from sqlitereplica.replicate import Mirror
+from sqlitereplica.replicate import Mirror, Replicator
 from sqlitereplica.sizes import parse_size
 from sqlitereplica.store import Encryption, Replica
 from sqlitereplica.store.dated import find_dated
+from sqlitereplica.store.location import locate
 
 __all__ = ["DatabasePlan", "DatedReplica", "build", "replica_of_url"]
 
+_ANY_DAY = datetime(2000, 1, 1, tzinfo=UTC)
 _OBJECT_STORES = {"gs": "gs", "abs": "abfs", "oss": "oss"}
 _REFUSED = {"nats": "there is no fsspec filesystem for NATS object stores"}
 
@@ -108,14 +110,38 @@ def build(config: Config, env: Mapping[str, str]) -> list[DatabasePlan]:
     for path in paths:
         if paths.count(path) > 1:
             raise ConfigError(f"the database {path} is there twice", kind="twice")
+    _check_places(plan for plan in plans if not plan.is_folder)
     return plans
+
+
+def _check_places(plans: Iterable[DatabasePlan]) -> None:
+    """Refuse that two databases have one replica: each would take it for its own."""
+    users: dict[object, str] = {}
+    for plan in plans:
+        for replica in plan.replicas_at(_ANY_DAY):
+            other = users.setdefault(_place_of(replica), plan.path)
+            if other != plan.path:
+                raise ConfigError(
+                    f"{other} and {plan.path} have the same replica,"
+                    f" {replica.display_name}: give each a path of its own",
+                    kind="twice",
+                )
+
+
+def _place_of(replica: Replica | Mirror) -> object:
+    if isinstance(replica, Mirror):
+        return replica.pattern
+    assert isinstance(replica.url, str), "all of a configuration are"
+    options = locate(replica.url, replica.storage_options).options
+    server = options.get("endpoint_url") or options.get("base_url")
+    return replica.display_name, server
 
 
 def replica_of_url(
     url: str, env: Mapping[str, str], config: Config | None = None
 ) -> Replica:
     """The replica that a URL or folder on a command line means; raises ConfigError."""
-    made = _replica(ReplicaConfig(url=url), config or Config(), env)
+    made = _replica(ReplicaConfig(url=url), None, config or Config(), env)
     if isinstance(made, DatedReplica):
         return made.at(datetime.now().astimezone())
     return made
@@ -128,16 +154,25 @@ def _plan(db: DatabaseConfig, config: Config, env: Mapping[str, str]) -> Databas
         raise ConfigError(f"{db.dir}: a dir needs a pattern, such as '*.db'")
     if db.dir is None and (db.pattern or db.recursive or db.watch):
         raise ConfigError(f"{db.path}: pattern, recursive and watch belong to a dir")
-    path = database_path(db.path if db.path is not None else db.dir or "")
+    place = db.path if db.path is not None else db.dir
+    if not place:
+        raise ConfigError("a database has an empty path: is a variable not set?")
+    path = database_path(place)
     given = [*db.replicas] if db.replica is None else [db.replica, *db.replicas]
     if not given:
         raise ConfigError(f"{path}: no replica is given")
     try:
-        replicas = tuple(_replica_or_mirror(r, config, env) for r in given)
+        replicas = tuple(_replica_or_mirror(r, db, config, env) for r in given)
         arguments = _arguments(db, given, config, env)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}", kind=error.kind) from error
-    return DatabasePlan(config=db, path=path, replicas=replicas, arguments=arguments)
+        plan = DatabasePlan(
+            config=db, path=path, replicas=replicas, arguments=arguments
+        )
+        # What it refuses is refused now, not when it is to be started.
+        Replicator(path, plan.replicas_at(_ANY_DAY), **arguments)
+    except ValueError as error:
+        kind = error.kind if isinstance(error, ConfigError) else "value"
+        raise ConfigError(f"{path}: {error}", kind=kind) from error
+    return plan
 
 
 def database_path(text: str) -> str:
@@ -166,9 +201,10 @@ def _arguments(
         "snapshot_interval": db.snapshot.interval
         or config.snapshot.interval
         or (min(snapshots) if snapshots else None),
-        "verify_interval": config.verify_interval or config.validation.interval,
-        "stop_timeout": config.shutdown_sync_timeout
-        and config.shutdown_sync_timeout.total_seconds(),
+        "verify_interval": config.verify_interval or config.validation.interval or None,
+        "stop_timeout": None
+        if config.shutdown_sync_timeout is None
+        else config.shutdown_sync_timeout.total_seconds(),
         "buffer_size": config.buffer_size or (buffer and _size_of(buffer)),
         "spool_size": config.spool_size,
         "meta_path": db.meta_path and os.path.abspath(os.path.expanduser(db.meta_path)),
@@ -198,9 +234,11 @@ def _inherit(replica: ReplicaConfig, config: Config) -> ReplicaConfig:
 
 
 def _replica_or_mirror(
-    given: ReplicaConfig, config: Config, env: Mapping[str, str]
+    given: ReplicaConfig, db: DatabaseConfig, config: Config, env: Mapping[str, str]
 ) -> Replica | Mirror | DatedReplica:
-    return _mirror(given) if given.type == "mirror" else _replica(given, config, env)
+    if given.type == "mirror":
+        return _mirror(given)
+    return _replica(given, db, config, env)
 
 
 def _mirror(given: ReplicaConfig) -> Mirror:
@@ -220,7 +258,10 @@ def _mirror(given: ReplicaConfig) -> Mirror:
 
 
 def _replica(
-    given: ReplicaConfig, config: Config, env: Mapping[str, str]
+    given: ReplicaConfig,
+    db: DatabaseConfig | None,
+    config: Config,
+    env: Mapping[str, str],
 ) -> Replica | DatedReplica:
     replica = _inherit(given, config)
     if replica.age is not None:
@@ -231,7 +272,7 @@ def _replica(
     if kind in _REFUSED:
         raise ConfigError(f"type {kind} is not supported: {_REFUSED[kind]}")
     place, options = _place(kind, replica, env)
-    retention = _retention(replica, None, config, env)
+    retention = _retention(replica, db, config, env)
 
     def make(url: str) -> Replica:
         return Replica(
@@ -274,9 +315,13 @@ def _place(
         return replica.url or _needed(replica.path, "path", kind), own
     if kind == "s3":
         url = _s3_url(replica)
-        aws = not replica.endpoint and "endpoint=" not in urlsplit(url).query
-        return url, {**s3_options(replica, env, aws=aws), **own}
+        return url, {**s3_options(replica, env, url), **own}
     if kind == "sftp":
+        if replica.host_key:
+            raise ConfigError(
+                "host-key is not supported: the key of an SFTP server is not checked, so"
+                " leaving it in would promise what is not done"
+            )
         return _sftp_url(replica), {**_sftp_options(replica), **own}
     if kind in ("webdav", "webdavs"):
         return _webdav(replica, own)
@@ -286,7 +331,8 @@ def _place(
         )
         url = replica.url or f"{kind}://{bucket}/{(replica.path or '').strip('/')}"
         rest = url.partition("://")[2]
-        return f"{_OBJECT_STORES[kind]}://{rest}", {**_azure_options(replica), **own}
+        extra = {"abs": _azure_options, "oss": _oss_options}.get(kind, _no_options)
+        return f"{_OBJECT_STORES[kind]}://{rest}", {**extra(replica, env), **own}
     if replica.url is None:
         return f"{kind}://{_needed(replica.path, 'path', kind)}", own
     return replica.url, own
@@ -317,13 +363,29 @@ def _sftp_options(replica: ReplicaConfig) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value}
 
 
-def _azure_options(replica: ReplicaConfig) -> dict[str, Any]:
+def _azure_options(replica: ReplicaConfig, env: Mapping[str, str]) -> dict[str, Any]:
+    variable = "LITESTREAM_AZURE_"
     given = {
         "account_name": replica.account_name,
-        "account_key": replica.account_key,
-        "sas_token": replica.sas_token,
+        "account_key": replica.account_key or env.get(f"{variable}ACCOUNT_KEY"),
+        "sas_token": replica.sas_token or env.get(f"{variable}SAS_TOKEN"),
     }
     return {name: value for name, value in given.items() if value}
+
+
+def _oss_options(replica: ReplicaConfig, env: Mapping[str, str]) -> dict[str, Any]:
+    region = replica.region or "cn-hangzhou"
+    given = {
+        "key": replica.access_key_id or env.get("LITESTREAM_ACCESS_KEY_ID"),
+        "secret": replica.secret_access_key or env.get("LITESTREAM_SECRET_ACCESS_KEY"),
+        "token": replica.session_token,
+        "endpoint": replica.endpoint or f"https://oss-{region}.aliyuncs.com",
+    }
+    return {name: value for name, value in given.items() if value}
+
+
+def _no_options(_: ReplicaConfig, __: Mapping[str, str]) -> dict[str, Any]:
+    return {}
 
 
 def _webdav(replica: ReplicaConfig, own: dict[str, Any]) -> tuple[str, dict[str, Any]]:

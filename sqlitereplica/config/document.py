@@ -34,6 +34,7 @@ _FALSE = frozenset({"false", "no", "off", "n", "0"})
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 _MOST_BYTES = 8 << 20
 _MOST_DEPTH = 20
+_MOST_MERGES = 4
 
 
 def parse_nodes(text: str, name: str) -> Node | None:
@@ -59,7 +60,8 @@ def parse_nodes(text: str, name: str) -> Node | None:
         line = mark.line + 1 if mark is not None else None
         raise ConfigError(f"not YAML: {error.problem}", file=name, line=line) from error
     except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"not YAML: {error}", file=name) from error
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"not YAML: {reason}", file=name) from error
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -129,8 +131,10 @@ class Reader:
             )
             raise self._error(node, f"missing here: {missing}") from None
 
-    def _pairs(self, node: Node) -> Iterator[tuple[Node, Node]]:
+    def _pairs(self, node: Node, depth: int = 0) -> Iterator[tuple[Node, Node]]:
         """Keys and values, with what ``<<`` merges in behind those of its own."""
+        if depth > _MOST_MERGES:
+            raise self._error(node, "merged too deeply")
         seen: set[str] = set()
         merged: list[Node] = []
         for key, value in node.value:
@@ -144,7 +148,7 @@ class Reader:
         for other in merged:
             if other.id != "mapping":
                 raise self._error(other, "'<<' merges mappings")
-            for key, value in self._pairs(other):
+            for key, value in self._pairs(other, depth + 1):
                 if key.value not in seen:
                     seen.add(key.value)
                     yield key, value

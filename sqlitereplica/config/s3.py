@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlitereplica.config.schema import ReplicaKeys
 from sqlitereplica.errors import ConfigError
+from sqlitereplica.store.location import locate
 
 __all__ = ["s3_options"]
 
@@ -17,16 +18,13 @@ _KEY_BYTES = 32
 _NONE = frozenset({"none", "off", "false", ""})
 
 
-def s3_options(
-    keys: ReplicaKeys, env: Mapping[str, str], *, aws: bool
-) -> dict[str, Any]:
+def s3_options(keys: ReplicaKeys, env: Mapping[str, str], url: str) -> dict[str, Any]:
     """Options for s3fs; what is not given is left to botocore's own chain.
-
-    ``aws`` is whether the server is Amazon's, where objects are encrypted by default.
 
     Raises:
         ConfigError: keys that exclude each other, or an encryption key that is none.
     """
+    aws = not keys.endpoint and _is_aws(url, env)
     options: dict[str, Any] = {}
     credentials = {
         "key": keys.access_key_id or _or_env(env, "ACCESS_KEY_ID"),
@@ -56,6 +54,16 @@ def s3_options(
     if extra := _with_objects(keys, aws):
         options["s3_additional_kwargs"] = extra
     return options
+
+
+def _is_aws(url: str, env: Mapping[str, str]) -> bool:
+    """Whether a URL leads to Amazon's servers, where objects are encrypted by default."""
+    if env.get("AWS_ENDPOINT_URL_S3") or env.get("AWS_ENDPOINT_URL"):
+        return False  # botocore goes there
+    try:
+        return "endpoint_url" not in locate(url).options
+    except ValueError:
+        return False  # what is wrong with it says who uses it
 
 
 def _or_env(env: Mapping[str, str], name: str) -> str | None:

@@ -85,6 +85,11 @@ class Options:
         """Refuse what cannot be meant."""
         if any(os.path.realpath(m.pattern) == self.path for m in self.mirrors):
             raise ValueError(f"{self.path} cannot be a mirror of itself")
+        places = (replace(r, name=None).display_name for r in self.replicas)
+        if any(os.path.realpath(place) == self.path for place in places):
+            raise ValueError(
+                f"{self.path} cannot be a replica of itself: give a folder for the files"
+            )
         if self.standby and self.lease is None:
             raise ValueError("a standby waits for a lease: lease=False excludes it")
         if self.lease is not None and not self.replicas:

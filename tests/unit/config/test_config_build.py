@@ -82,6 +82,21 @@ def test_objects_are_encrypted_by_default(text: str, expected: Any) -> None:
     assert found.get("s3_additional_kwargs") == expected
 
 
+@pytest.mark.parametrize(
+    ("url", "env"),
+    [
+        ("s3://b/a?endpoint=http://h", {}),
+        ("s3://b.localhost:9000/a", {}),
+        ("s3://b.nyc3.digitaloceanspaces.com/a", {}),
+        ("s3://b/a", {"AWS_ENDPOINT_URL": "http://h"}),
+        ("s3://b/a", {"AWS_ENDPOINT_URL_S3": "http://h"}),
+    ],
+)
+def test_other_servers_are_not_asked_to_encrypt(url: str, env: dict[str, str]) -> None:
+    """Many refuse it, wherever it is said that they are meant."""
+    assert "s3_additional_kwargs" not in options(f"{{url: '{url}'}}", **env)
+
+
 def test_customer_key_is_decoded(tmp_path: Path) -> None:
     """From base64, or from a file with it."""
     key = bytes(range(32))
@@ -142,6 +157,16 @@ def test_retention(text: str, env: dict[str, str], expected: Retention) -> None:
     found = plan(f"{text}\ndbs: [{{path: /a.db, replica: {{path: /b}}}}]", **env)
     assert found.arguments["retention"] == expected
     assert found.replicas_at(NOW)[0].retention == expected
+
+
+def test_retention_of_a_database_is_that_of_its_replicas() -> None:
+    """Where these say nothing themselves; it must not be cut short by the file's."""
+    text = (
+        "snapshot: {retention: 720h}, replicas: [{path: /b}, {path: /c, retention: 7d}]"
+    )
+    found = plan(f"snapshot: {{retention: 1h}}\ndbs: [{{path: /a.db, {text}}}]")
+    windows = [Retention.of(r.retention).window_ms for r in found.replicas_at(NOW)]
+    assert windows == [30 * 86_400_000, 7 * 86_400_000]
 
 
 def test_each_replica_has_its_own_retention() -> None:
@@ -215,6 +240,22 @@ def test_dated_replica_changes_with_the_day() -> None:
             "dbs: [{path: a, replica: {path: x}}, {path: ./a, replica: {path: y}}]",
             "there twice",
         ),
+        (
+            "dbs: [{path: a, replica: {path: x}}, {path: b, replica: {path: ./x}}]",
+            "the same replica",
+        ),
+        ("dbs: [{path: '', replica: {path: x}}]", "empty path"),
+        ("dbs: [{path: a, replica: {path: x}}]\nsync-interval: 0s", "sync_interval"),
+        (
+            "dbs: [{path: a, replica: {path: x}}]\nlevels: [{interval: 0s}]",
+            "the interval of a level",
+        ),
+        ("dbs: [{path: a, replica: {path: x, retention: {daily: -1}}}]", "daily=-1"),
+        ("dbs: [{path: a, replica: {path: ./a}}]", "replica of itself"),
+        (
+            "dbs: [{path: a, replica: {type: sftp, host: h, path: x, host-key: k}}]",
+            "host-key is not supported",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_refused(text: str, words: str) -> None:
@@ -222,6 +263,23 @@ def test_what_cannot_be_meant_is_refused(text: str, words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         build(parse_config(text), {})
     assert words in str(caught.value)
+
+
+def test_zero_means_off_or_at_once() -> None:
+    """As in Litestream."""
+    text = "validation: {interval: 0s}\nshutdown-sync-timeout: 0s\nlevels: []"
+    found = plan(f"{text}\ndbs: [{{path: /a.db, replica: {{path: /b}}}}]").arguments
+    assert "verify_interval" not in found
+    assert (found["stop_timeout"], list(found["levels"])) == (0.0, [])
+
+
+def test_one_path_on_two_servers_is_two_places() -> None:
+    """Two clouds may have buckets of one name."""
+    urls = "s3://b/x?endpoint=http://h", "s3://b/x", "s3://b.localhost/x"
+    dbs = (
+        f"{{path: /{at}.db, replica: {{url: '{url}'}}}}" for at, url in enumerate(urls)
+    )
+    assert len(build(parse_config(f"dbs: [{', '.join(dbs)}]"), {})) == 3
 
 
 def test_secrets_are_in_no_repr() -> None:

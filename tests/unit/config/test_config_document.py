@@ -179,8 +179,17 @@ def test_deep_and_endless_documents_are_refused() -> None:
         parse_config("a: " + "[" * 5000)
     with pytest.raises(ConfigError):
         parse_config("dbs: &x [{replicas: *x}]")
+    with pytest.raises(ConfigError, match="too deeply"):
+        parse_config("&x {<<: *x}")
     with pytest.raises(ConfigError, match="too many"):
         parse_config("#" * (9 << 20))
+
+
+def test_an_error_is_one_line() -> None:
+    """Whatever PyYAML says."""
+    with pytest.raises(ConfigError) as caught:
+        parse_config("dbs: \0")
+    assert "\n" not in str(caught.value)
 
 
 @given(st.text(max_size=60))
