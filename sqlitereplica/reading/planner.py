@@ -130,7 +130,7 @@ class Planner:
     def _further(self, current: PageMap) -> PageMap:
         """As ``newest``, by level 0."""
         txid = current.txid
-        newest = self._store.list_level(0)
+        newest = self._store.list_level(0, min_txid=txid)
         end = max((file.max_txid for file in newest), default=0)
         if end == txid:  # the newest file of a level is never deleted
             return current

@@ -72,7 +72,7 @@ class FollowThread:
         """``seal`` is called before the file is given away, see ``Seal``."""
         self.following, self.health = following, Health()
         self.current_at: float | None = None
-        """When the last look began that found nothing new."""
+        """When the last look began after which the file had all."""
         self.thread = threading.Thread(
             target=self._run, name="sqlitereplica-follower", daemon=True
         )
@@ -114,7 +114,7 @@ class FollowThread:
         self.thread.join(timeout)
 
     def wait(self, txid: int | None, timeout: float | None) -> bool:
-        """Wait for a transaction, or for a look from now on that finds nothing new."""
+        """Wait for a transaction, or for a look from now on after which it has all."""
         with self._changed:
             look = self._looks + 1
             self._waiters += 1
@@ -180,7 +180,7 @@ class FollowThread:
         """Do one step; returns the seconds until the next."""
         with self._changed:
             self._looks += 1
-        begun = time.monotonic()
+        begun, before = time.monotonic(), self.txid
         try:
             more = self.following.step()
         except SourceBusyError as error:
@@ -190,6 +190,8 @@ class FollowThread:
             self._failed(error)
             return max(self._interval, self._pause())
         self._succeeded(begun, more)
+        if more or before not in (0, self.txid):
+            self._report("follow", logging.DEBUG, txid=self.txid)
         promotion = self._promotion
         if not more and promotion is not None and promotion.look <= self._looks:
             if self._seal is not None:
@@ -216,8 +218,6 @@ class FollowThread:
             if not more:
                 self._current, self.current_at = self._looks, begun
             self._changed.notify_all()
-        if more:
-            self._report("follow", logging.DEBUG, txid=self.txid)
 
     def _blocked(self, error: SourceBusyError) -> float:
         """Readers are in the way: that is no failure unless it takes long."""

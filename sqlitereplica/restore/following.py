@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 from sqlitereplica.errors import (
@@ -30,10 +31,10 @@ from sqlitereplica.errors import (
     StoreError,
     TargetExistsError,
 )
-from sqlitereplica.ltx import HEADER_SIZE, Decoder, FileInfo, Header
+from sqlitereplica.ltx import HEADER_SIZE, BinaryReader, Decoder, FileInfo, Header
 from sqlitereplica.restore.assemble import Wanted
 from sqlitereplica.restore.backup import LTXBackup
-from sqlitereplica.restore.fetch import LTXPrefetch
+from sqlitereplica.restore.fetch import CHUNK_SIZE, LTXPrefetch
 from sqlitereplica.restore.held import Goal, Held, HeldFile, source_of
 from sqlitereplica.restore.livefile import LiveFile
 from sqlitereplica.restore.newfile import create_live, stored_pages
@@ -120,6 +121,8 @@ class Following:
     def step(self) -> bool:
         """Look once and change the file at most once; True when there may be more.
 
+        False: the file has all that the replica had when this began.
+
         Raises:
             SourceBusyError: Readers are in the way; the next step goes on from there.
             NotRestorableError: The replica is empty, or files are missing.
@@ -131,7 +134,8 @@ class Following:
             OSError: The file cannot be written.
         """
         if self._pending is not None:
-            return self._finish()
+            self._finish()
+            return True  # what it leads to was the newest some time ago
         file = self._open()
         if file is None:
             self._create()
@@ -181,7 +185,7 @@ class Following:
         assert held is not None
         if held.source != source_of(self.store.name):
             self._check_source(held)
-        level0 = self.store.list_level(0)
+        level0 = self.store.list_level(0, min_txid=held.txid)
         self._check_anchor(level0, held)
         way = shortcut(level0, held.txid)
         self._quiet = self._quiet + 1 if way == IN_STEP else 0
@@ -299,7 +303,7 @@ class Following:
         last: tuple[FileInfo, Header] | None = None
         count = 0
         with ExitStack() as stack:
-            fetched = stack.enter_context(LTXPrefetch(self.store, steps, goal=False))
+            fetched = self._fetched(steps, stack)
             resources = stack.enter_context(ExitStack())
             pages: Gathered | None = None
             try:
@@ -324,6 +328,14 @@ class Following:
                 goal = _goal_of(last[1])
                 return _Pending(pages, goal, False, resources.pop_all(), last[0])
         return self._gather(held, steps[:count])
+
+    def _fetched(
+        self, steps: Sequence[FileInfo], stack: ExitStack
+    ) -> Iterable[tuple[FileInfo, BinaryReader]]:
+        """Their bytes; for the one small file that there mostly is, without threads."""
+        if len(steps) > 1 or steps[0].size > CHUNK_SIZE:
+            return stack.enter_context(LTXPrefetch(self.store, steps, goal=False))
+        return [(steps[0], BytesIO(self.store.get(steps[0])))]
 
     def _gathered(self, header: Header) -> Gathered:
         return Gathered(header.page_size, folder=os.path.dirname(self.path))
@@ -355,7 +367,7 @@ class Following:
         self._checked = pending.last if pending.last.level == 0 else None
         self._drop_pending()
         self.held = file.held
-        return True
+        return pending.goal.txid < self.newest
 
     def _drop_pending(self) -> None:
         if self._pending is not None:
@@ -376,6 +388,7 @@ class Following:
         self._report(why)
         files = self.store.list_all()
         plan = plan_restore(files)
+        self.newest = plan[-1].max_txid
         return self._renew_by(files, Route(plan, whole=True))
 
     def _renew_by(self, files: Sequence[FileInfo], way: Route) -> bool:

@@ -77,8 +77,10 @@ def prepare(folder: Path, root: Path) -> None:
             return
 
 
-def list_folder(folder: str) -> list[dict[str, Any]]:
+def list_folder(folder: str, first: str = "") -> list[dict[str, Any]]:
     """The files in a folder, in fsspec's form; none if there is no folder.
+
+    Only those with the name ``first`` or one behind it.
 
     Files come and go meanwhile (temporary ones all the time), which must not make the
     folder look empty.
@@ -87,6 +89,8 @@ def list_folder(folder: str) -> list[dict[str, Any]]:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
+                if entry.name < first:
+                    continue
                 try:
                     status = entry.stat()
                 except FileNotFoundError:

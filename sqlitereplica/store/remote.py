@@ -74,7 +74,8 @@ class Remote:
         self._renames = protocol in _FOLDERS
         self._turn = _turn_of(fs)
         self.is_parallel = bool(fs.async_impl) or isinstance(fs, LocalFileSystem)
-        self.batch_size = 1000 if hasattr(fs, "call_s3") else 1
+        self._has_calls = hasattr(fs, "call_s3")
+        self.batch_size = 1000 if self._has_calls else 1
 
     # -- writing ---------------------------------------------------------------------
 
@@ -189,12 +190,41 @@ class Remote:
             self._fs.invalidate_cache(self._fs._parent(key))
             return int(self._fs.info(key)["size"])
 
-    def list_level(self, root: str, folder: str) -> list[Entry]:
-        """What is in the folder of a level, and perhaps more."""
+    def list_level(self, root: str, folder: str, first: str = "") -> list[Entry]:
+        """What is in the folder of a level, and perhaps more.
+
+        From the name ``first`` on where that saves something: a follower asks every second
+        what there is behind its state, and level 0 has thousands of files.
+        """
         if not self._is_s3:
             return self.list_folder(folder)
+        if first and self._has_calls:
+            return self._list_behind(folder, first)
         # ``ls`` lists the parent, too, to find out whether an empty folder exists.
         return self._find(root, prefix=f"{folder.rpartition('/')[2]}/")
+
+    def _list_behind(self, folder: str, name: str) -> list[Entry]:
+        """The objects in a folder of S3 whose names are behind one."""
+        bucket, key, _ = self._fs.split_path(folder)
+        prefix = f"{key}/"
+        page = {"StartAfter": prefix + name}
+        found: list[Entry] = []
+        while page:
+            try:
+                answer = self._fs.call_s3(
+                    "list_objects_v2", Bucket=bucket, Prefix=prefix, **page
+                )
+            except FileNotFoundError as error:
+                if is_missing_bucket(error):
+                    raise
+                return []
+            found += (
+                {**entry, "name": f"{bucket}/{entry['Key']}", "size": entry["Size"]}
+                for entry in answer.get("Contents", ())
+            )
+            token = answer.get("NextContinuationToken")
+            page = {"ContinuationToken": token} if answer.get("IsTruncated") else {}
+        return found
 
     def list_folder(self, folder: str) -> list[Entry]:
         """What is in a folder now, whatever a cache remembers; nothing if there is none."""

@@ -48,7 +48,7 @@ from sqlitereplica.store.layout import Layout, layout_for, timestamp_metadata
 from sqlitereplica.store.leaseobject import LeaseObject, lease_object
 from sqlitereplica.store.location import locate, make_filesystem, root_on
 from sqlitereplica.store.reader import StoreReader
-from sqlitereplica.store.remote import Remote
+from sqlitereplica.store.remote import Entry, Remote
 from sqlitereplica.store.retry import RetryPolicy
 from sqlitereplica.store.sealedform import is_sealed, needs_keys
 from sqlitereplica.store.side import SideFile, side_files, side_key
@@ -156,7 +156,8 @@ class LTXStore:
             StoreError: the store failed.
         """
         folder = self._layout.level_path(self._root, level)
-        found = self._run("list", folder, lambda: self._list_folder(folder))
+        first = f"{min_txid:016x}"
+        found = self._run("list", folder, lambda: self._list_folder(folder, first))
         infos = [f for f in found if f.level == level and f.min_txid >= min_txid]
         return self._finish(infos, accurate)
 
@@ -172,15 +173,15 @@ class LTXStore:
             return [f for folder in folders for f in self._list_folder(folder)]
         return self._parse(self._remote.list_tree(self._root, folders))
 
-    def _list_folder(self, folder: str) -> list[FileInfo]:
-        return self._parse(self._list_entries(folder))
+    def _list_folder(self, folder: str, first: str = "") -> list[FileInfo]:
+        return self._parse(self._list_entries(folder, first))
 
-    def _list_entries(self, folder: str) -> Sequence[Mapping[str, Any]]:
+    def _list_entries(self, folder: str, first: str = "") -> Sequence[Entry]:
         if self._is_local:
-            return local.list_folder(folder)
-        return self._remote.list_level(self._root, folder)
+            return local.list_folder(folder, first)
+        return self._remote.list_level(self._root, folder, first)
 
-    def _parse(self, entries: Iterable[Mapping[str, Any]]) -> list[FileInfo]:
+    def _parse(self, entries: Iterable[Entry]) -> list[FileInfo]:
         return self._layout.files(self._root, entries)
 
     def _finish(self, infos: list[FileInfo], accurate: bool) -> list[FileInfo]:
@@ -456,7 +457,7 @@ class LTXStore:
         found = self._run("list", folder, lambda: self._list_generations(folder))
         return generation_files(self._root, found)
 
-    def _list_generations(self, folder: str) -> list[Mapping[str, Any]]:
+    def _list_generations(self, folder: str) -> list[Entry]:
         if self._remote.is_tree:
             return self._remote.list_below(folder)
         tree = local if self._is_local else self._remote

@@ -100,8 +100,12 @@ class Run:
     def _look(self) -> NotRestorableError | PosMismatchError | None:
         """Step to the end; what is missing, if something is."""
         try:
-            while self.following.step():
+            is_changing = True
+            while is_changing:
+                before = self.following.held
+                more = self.following.step()
                 self.check()
+                is_changing = more or self.following.held != before
         except (NotRestorableError, PosMismatchError) as error:
             return error
         return None

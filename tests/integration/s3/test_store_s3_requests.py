@@ -92,6 +92,23 @@ def test_listing_is_fresh_even_through_a_caching_filesystem(
         put(cached, 2)
 
 
+def test_level_is_asked_for_from_a_txid_on(
+    s3_server: S3Server, proxy: Proxy, bucket: str, path: str
+) -> None:
+    """What a follower asks every second does not grow with the files behind it."""
+    store = through(proxy, s3_server, bucket, path)
+    for txid in (1, 2, 3):
+        put(store, txid)
+    proxy.requests.clear()
+    before = proxy.answered
+    everything = store.list_level(0)
+    whole = proxy.answered - before
+    before = proxy.answered
+    assert store.list_level(0, min_txid=3) == everything[2:]
+    assert len(proxy.requests) == 2
+    assert proxy.answered - before < whole - 200  # bytes; each file is 300
+
+
 def test_common_operations_cost_one_request(
     s3_server: S3Server, proxy: Proxy, bucket: str, path: str
 ) -> None:

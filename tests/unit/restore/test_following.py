@@ -24,6 +24,7 @@ from sqlitereplica.errors import (
 from sqlitereplica.ltx import FileInfo
 from sqlitereplica.restore.following import Following
 from sqlitereplica.restore.route import IN_STEP, Route, route, shortcut
+from sqlitereplica.sqlite import SourceBusyError
 
 Files = list[tuple[int, int, int]]
 
@@ -71,10 +72,12 @@ class Copy:
         )
 
     def follow(self) -> int:
-        """Step until there is nothing new; return the number of changes."""
-        changes = 0
-        while self.following.step():
-            changes += 1
+        """Step until it has all; return the number of changes."""
+        changes, more = 0, True
+        while more:
+            before = self.following.held
+            more = self.following.step()
+            changes += more or before not in (None, self.following.held)
         return changes
 
     def content(self) -> bytes:
@@ -151,6 +154,39 @@ def test_gap_is_bridged(
         copy.following.close()
 
 
+def test_change_costs_one_listing_and_one_fetch(
+    signed: Recording, store: TroubledStore, copy: Copy
+) -> None:
+    """A look that brings the file up to what was listed is not repeated to find nothing."""
+    arrange(signed, store, [(0, 1, 1)])
+    copy.follow()
+    for txid in (2, 3):
+        arrange(signed, store, [(0, txid, txid)])
+        before = store.requests.copy()
+        assert not copy.following.step()
+        assert copy.txid == txid
+        assert store.requests - before == {"list": 1, "get": 1}
+
+
+def test_what_readers_held_up_is_not_the_newest(
+    signed: Recording, store: TroubledStore, copy: Copy
+) -> None:
+    """A change that had to wait is followed by a look: more may be there since."""
+    arrange(signed, store, [(0, 1, 1)])
+    copy.follow()
+    arrange(signed, store, [(0, 2, 2)])
+    with closing(sqlite3.connect(copy.path, isolation_level=None)) as reader:
+        reader.execute("begin")
+        reader.execute("select * from sqlite_master").fetchall()
+        with pytest.raises(SourceBusyError):
+            copy.following.step()
+    arrange(signed, store, [(0, 3, 3)])
+    assert copy.following.step()
+    assert copy.txid == 2
+    assert not copy.following.step()
+    assert copy.txid == 3
+
+
 def test_batches_end_at_transactions(
     signed: Recording, store: TroubledStore, copy: Copy
 ) -> None:
@@ -158,8 +194,9 @@ def test_batches_end_at_transactions(
     arrange(signed, store, [(0, 1, 1)])
     copy.follow()
     arrange(signed, store, [(0, n, n) for n in range(2, 10)])
-    states = []
-    while copy.following.step():
+    states, more = [], True
+    while more:
+        more = copy.following.step()
         states.append(copy.txid)
         assert copy.content() == signed.images[copy.txid][100:]
     assert states[-1] == 9
