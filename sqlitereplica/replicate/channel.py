@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -110,6 +111,8 @@ class Waker:
 
     def __init__(self) -> None:
         self._in, self._out = map(_watched, socket.socketpair())
+        self._lock = threading.Lock()
+        """Nothing is sent while it is closed: the number may be another file's by then."""
 
     def fileno(self) -> int:
         """For a selector."""
@@ -118,7 +121,8 @@ class Waker:
     def wake(self) -> None:
         """Have the selector return."""
         try:
-            self._out.send(b"x")
+            with self._lock:
+                self._out.send(b"x")
         except OSError:
             pass  # full: it is awake; or closed
 
@@ -132,8 +136,9 @@ class Waker:
 
     def close(self) -> None:
         """Close both ends."""
-        self._in.close()
-        self._out.close()
+        with self._lock:
+            self._in.close()
+            self._out.close()
 
 
 @contextmanager

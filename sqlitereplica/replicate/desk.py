@@ -82,7 +82,6 @@ class Desk:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._waker = Waker()
         self._tasks: deque[tuple[Callable[[], None], Future[None]]] = deque()
         self._done: deque[tuple[_Guest, int]] = deque()
         self._listeners: dict[Running, socket.socket] = {}
@@ -90,6 +89,7 @@ class Desk:
         self._late: list[tuple[float, int, _Guest, int | None]] = []
         self._numbers = count()
         self._thread: threading.Thread | None = None
+        self._waker: Waker | None = None  # there is one while there is a thread
 
     # -- called by other threads -----------------------------------------------------
 
@@ -118,24 +118,36 @@ class Desk:
         with self._lock:
             self._tasks.append((task, done))
             if self._thread is None:
+                self._waker = Waker()
                 self._thread = threading.Thread(
-                    target=self._run, name="sqlitereplica-desk", daemon=True
+                    target=self._run,
+                    args=(self._waker,),
+                    name="sqlitereplica-desk",
+                    daemon=True,
                 )
                 self._thread.start()
-        self._waker.wake()
+        self._wake()
         done.result()
+
+    def _wake(self) -> None:
+        waker = self._waker
+        if waker is not None:
+            waker.wake()
 
     # -- the thread ------------------------------------------------------------------
 
-    def _run(self) -> None:
+    def _run(self, waker: Waker) -> None:
         while True:
             self._work_off()
             with self._lock:
                 if not self._listeners and not self._tasks:
-                    self._thread = None
+                    self._thread = self._waker = None
+                    waker.close()
+                    self._late.clear()
+                    self._done.clear()
                     return
             try:
-                self._round()
+                self._round(waker)
             except Exception:
                 logger.exception("a thread failed", extra={"action": "thread-error"})
                 time.sleep(_AFTER_BUG)
@@ -162,10 +174,10 @@ class Desk:
         guest.channel.close()
         guest.asked.clear()
 
-    def _round(self) -> None:
+    def _round(self, waker: Waker) -> None:
         """Wait until there is something to do, and do it."""
         with selectors.PollSelector() as selector:
-            selector.register(self._waker, selectors.EVENT_READ)
+            selector.register(waker, selectors.EVENT_READ)
             for running, listener in self._listeners.items():
                 selector.register(listener, selectors.EVENT_READ, running)
             for guest in self._guests.values():
@@ -174,7 +186,7 @@ class Desk:
                     events |= selectors.EVENT_WRITE
                 selector.register(guest.channel, events, guest)
             ready = selector.select(self._wait())
-        self._waker.clear()
+        waker.clear()
         for key, events in ready:
             if isinstance(key.data, _Guest):
                 self._attempt(key.data, self._serve, events)
@@ -258,7 +270,7 @@ class Desk:
 
     def _ready(self, guest: _Guest, number: int) -> None:
         self._done.append((guest, number))
-        self._waker.wake()
+        self._wake()
 
     def _answer(self, guest: _Guest, number: int) -> None:
         pending = guest.asked.pop(number, None)

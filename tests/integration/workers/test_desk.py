@@ -6,12 +6,15 @@ import os
 import socket
 import sqlite3
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from support.capturing import make_database
 from support.lifetime import await_true, library_threads, restored, write
 
 from sqlitereplica import Replicator
@@ -202,6 +205,47 @@ def test_who_hangs_up_leaves_nothing_behind(
     await_true(lambda: sockets() <= before)
     await_true(lambda: library_threads() == threads)
     replicator.sync()
+
+
+STRICT = """
+import os, subprocess, sys, time
+from sqlitereplica import Replicator
+
+def sockets():
+    return sum(
+        os.path.realpath(f"/proc/self/fd/{fd}").rpartition("/")[2].startswith("socket:")
+        for fd in os.listdir("/proc/self/fd")
+    )
+
+path, replica, *peer = sys.argv[1:]
+for _ in range(2):
+    with Replicator(path, replica) as r:
+        r.sync()
+        state = r.status().pid == os.getpid()
+        if not peer:
+            subprocess.run([*sys.orig_argv, "peer"], check=True)
+end = time.monotonic() + 60
+while sockets():
+    assert time.monotonic() < end, sockets()
+    time.sleep(0.01)
+print("elected" if state else "peer", flush=True)
+"""
+
+
+def test_process_that_has_stopped_has_no_socket_open(path: Path, replica: Path) -> None:
+    """Neither the elected one nor its peer; and no warning that one was not closed."""
+    make_database(path).close()
+    strict = [sys.executable, "-W", "error::ResourceWarning", "-c", STRICT]
+    done = subprocess.run(
+        [*strict, str(path), str(replica)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == ["peer", "peer", "elected"]
 
 
 def test_timeout_of_a_call_is_told_by_who_knows(
