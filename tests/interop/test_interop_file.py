@@ -14,7 +14,7 @@ from support.capturing import make_database, serialized
 from support.histories import fill, steps
 from support.litestream import Litestream
 from support.ltxfiles import PAGE_SIZES
-from support.places import Place
+from support.places import Place, only_litestream_checkpoints
 
 from sqlitereplica.restore.plan import reachable_txids, to_datetime
 
@@ -119,6 +119,7 @@ def test_levels_of_a_litestream_daemon_are_restored(place: Place) -> None:
         "verify_compaction": True,
     }
     with closing(connection):
+        only_litestream_checkpoints(connection)
         with place.theirs(**busy):
             deadline = time.monotonic() + 80
             while not pruned(place) and time.monotonic() < deadline:

@@ -20,7 +20,7 @@ from support.capturing import make_database, serialized
 from support.daemon import Daemon
 from support.histories import fill, steps
 from support.litestream import Litestream
-from support.places import Place
+from support.places import Place, only_litestream_checkpoints
 from support.servers import S3Server
 from support.stepping import FakeClock, Stepped
 
@@ -61,6 +61,7 @@ class Known:
     def __init__(self, place: Place, page_size: int = 4096) -> None:
         self.place = place
         self.app = make_database(place.database, page_size=page_size, auto_vacuum=2)
+        only_litestream_checkpoints(self.app)
         self.images: dict[int, bytes] = {}
         self.times: dict[int, int] = {}
         """By TXID, in milliseconds; of those that we shipped."""

@@ -12,7 +12,7 @@ import pytest
 from support.capturing import make_database, serialized
 from support.histories import fill, steps
 from support.litestream import Litestream
-from support.places import Place
+from support.places import Place, only_litestream_checkpoints
 from support.recording import START, Recording
 from support.servers import S3Server
 
@@ -118,6 +118,7 @@ def test_levels_of_a_litestream_daemon_are_restored(place: Place) -> None:
         "snapshot": {"interval": "2s", "retention": "1h"},
     }
     with closing(make_database(place.database)) as connection:
+        only_litestream_checkpoints(connection)
         with place.theirs(**busy) as daemon:
             deadline = time.monotonic() + 80
             while place.levels() < {0, 1, 9} and time.monotonic() < deadline:

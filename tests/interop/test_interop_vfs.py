@@ -12,7 +12,7 @@ import pytest
 from support.lifetime import await_true
 from support.litestream import Litestream
 from support.litestreamvfs import query_by_litestream
-from support.places import Place
+from support.places import Place, only_litestream_checkpoints
 from support.reading import masked, rows
 
 from sqlitereplica import branch, connect, diff
@@ -50,6 +50,7 @@ def app(place: Place) -> Iterator[sqlite3.Connection]:
     """The application's connection."""
     with closing(sqlite3.connect(place.database, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode = wal")
+        only_litestream_checkpoints(connection)
         connection.execute(
             "CREATE VIEW generate AS WITH RECURSIVE n(i) AS"
             " (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 3000) SELECT i FROM n"

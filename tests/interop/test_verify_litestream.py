@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.litestream import Litestream
-from support.places import Place
+from support.places import Place, only_litestream_checkpoints
 from support.replicas import flipped
 from support.troubled import TroubledStore, overwrite
 
@@ -39,6 +39,7 @@ def connect(place: Place) -> sqlite3.Connection:
     """The application's connection."""
     connection = sqlite3.connect(place.database, isolation_level=None, timeout=20)
     connection.execute("pragma journal_mode=wal")
+    only_litestream_checkpoints(connection)
     connection.execute("create table if not exists t(id integer primary key, v)")
     return connection
 
