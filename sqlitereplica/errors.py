@@ -36,6 +36,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from sqlitereplica.pickled import parts_of, revived
+
 __all__ = [
     "AnotherWriterError",
     "ChecksumMismatchError",
@@ -70,6 +72,10 @@ class SQLiteReplicaError(Exception):
     def __init__(self, message: str, *, kind: str) -> None:
         super().__init__(message)
         self.kind = kind
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the error with its fields and causes."""
+        return revived, parts_of(self)
 
 
 class InvalidFileError(SQLiteReplicaError, ValueError):

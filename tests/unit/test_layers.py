@@ -21,6 +21,7 @@ NAME = "sqlitereplica"
 # A module imports only from its own layer or from one above it. Modules on one line do
 # not import each other. The facade, `__init__`, imports anything; nothing imports it.
 LAYERS: list[set[str]] = [
+    {"pickled"},
     {"errors"},
     {"durations", "markup", "progress", "sizes"},
     {"policy"},
