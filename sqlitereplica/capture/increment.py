@@ -20,6 +20,8 @@ from sqlitereplica.store import Writeback
 
 __all__ = ["Increment", "State", "header_for", "write_ltx"]
 
+_BLOCK = 4096
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
@@ -48,6 +50,7 @@ class Increment:
     pgnos: tuple[int, ...]
     body: dict[int, bytes] | bytes | Path | None
     _txid: int = 0
+    _file_size: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def content(self, txid: int) -> bytes | Path | None:
@@ -90,6 +93,7 @@ class Increment:
 
     def adopt(self, path: Path) -> None:
         """Take a file that was encoded under the number ``state.seq`` as the body."""
+        self._file_size = _on_disk(path.stat().st_size)
         self.body, self._txid = path, self.state.seq
 
     def in_memory(self) -> int:
@@ -101,22 +105,23 @@ class Increment:
 
     def on_disk(self) -> int:
         """Bytes of disk that the body takes."""
-        return self.body.stat().st_size if isinstance(self.body, Path) else 0
+        return self._file_size if isinstance(self.body, Path) else 0
 
     def spill(self, folder: Path) -> None:
-        """Move the body to a file in ``folder``.
+        """Move the body to a file in ``folder``; to be called by who discards it.
 
         Raises:
             OSError: no space, for one; the body stays in memory.
         """
+        if not isinstance(self.body, dict | bytes):
+            return  # without waiting for who may just be making a large file of it
         data = self.content(self._txid or self.state.seq)
-        if not isinstance(data, bytes):
-            return
+        assert isinstance(data, bytes)
         path = folder / f"{self.state.seq:016x}.ltx"
         with new_file(path) as file:
             file.write(data)
         with self._lock:
-            self.body = path
+            self.body, self._file_size = path, _on_disk(len(data))
 
     def discard(self) -> None:
         """Drop the body, everywhere."""
@@ -125,6 +130,11 @@ class Increment:
         if isinstance(body, Path):
             for path in (body, *body.parent.glob(f"{body.stem}.*.ltx")):
                 path.unlink(missing_ok=True)
+
+
+def _on_disk(size: int) -> int:
+    """What a file takes: whole blocks, or many small ones would pass for little."""
+    return -(-size // _BLOCK) * _BLOCK
 
 
 def header_for(state: State, txid: int, min_txid: int, pre_checksum: int) -> Header:

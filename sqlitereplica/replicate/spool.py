@@ -9,6 +9,7 @@ back by a delta (``worker.py``). Capture never waits.
 from __future__ import annotations
 
 import bisect
+import math
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,6 +32,9 @@ class Spool:
         self._folder = folder
         self._memory_limit, self._disk_limit = memory_limit, disk_limit
         self._line: list[Increment] = []
+        self._unspilled: list[Increment] = []
+        """Those in the line that are no files yet, in its order: few, however long it is."""
+        self._on_disk = 0
         self._done: dict[str, int] = {}
         self._lock = threading.Lock()
 
@@ -49,6 +53,9 @@ class Spool:
         """Append an increment; returns who lost its place to keep the bounds."""
         with self._lock:
             self._line.append(increment)
+            self._on_disk += increment.on_disk()
+            if not increment.on_disk():
+                self._unspilled.append(increment)
             dropped: dict[str, frozenset[int]] = {}
             if increment.body is None:
                 for name in list(self._done):
@@ -92,18 +99,21 @@ class Spool:
 
     def _fits(self) -> bool:
         """Spill what memory must not hold; False when the bounds are passed all the same."""
-        memory = sum(i.in_memory() for i in self._line)
-        if memory > self._memory_limit:
-            # The oldest is the one being sent, so it stays in memory.
-            for increment in reversed(self._line[1:]):
-                try:
-                    increment.spill(self._folder)
-                except OSError:
-                    # No space for a spool: somebody loses the place in line instead.
-                    return False
-            memory = sum(i.in_memory() for i in self._line[1:])
-        on_disk = sum(i.on_disk() for i in self._line)
-        return memory <= self._memory_limit and on_disk <= self._disk_limit
+        try:
+            if sum(i.in_memory() for i in self._unspilled) > self._memory_limit:
+                self._spill()
+        except OSError:
+            # No space for a spool: somebody loses the place in line instead.
+            return False
+        return self._on_disk <= self._disk_limit
+
+    def _spill(self) -> None:
+        """Make files of all but the oldest: it is the one being sent."""
+        while self._unspilled and self._unspilled[-1] is not self._line[0]:
+            increment = self._unspilled[-1]
+            increment.spill(self._folder)
+            self._unspilled.pop()
+            self._on_disk += increment.on_disk()
 
     def _drop(self, name: str) -> frozenset[int]:
         line = self._line[self._after(self._done.pop(name)) :]
@@ -114,8 +124,12 @@ class Spool:
         everybody = min(self._done.values(), default=None)
         keep = len(self._line) if everybody is None else self._after(everybody)
         for increment in self._line[:keep]:
+            self._on_disk -= increment.on_disk()
             increment.discard()
         del self._line[:keep]
+        oldest = self._line[0].state.seq if self._line else math.inf
+        left = bisect.bisect_left(self._unspilled, oldest, key=lambda i: i.state.seq)
+        del self._unspilled[:left]
 
     def _after(self, seq: int) -> int:
         return bisect.bisect_right(self._line, seq, key=lambda i: i.state.seq)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from pathlib import Path
 
 import pytest
@@ -103,4 +104,71 @@ def test_memory_goes_to_files_and_comes_back(tmp_path: Path) -> None:
         assert found.state.seq == seq + 1
         assert found.content(seq + 1) is not None
         spool.done("a", seq + 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_long_line_is_not_counted_over_at_every_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a day without the store the capture thread does what it did in the first minute."""
+    spool = Spool(tmp_path, memory_limit=5_000, disk_limit=1 << 30)
+    spool.subscribe("a", 0)
+    looked = []
+
+    def in_memory(increment: Increment) -> int:
+        looked.append(increment)
+        return 6 * 512 if isinstance(increment.body, dict) else 0
+
+    monkeypatch.setattr(Increment, "in_memory", in_memory)
+    for seq in range(1, 200):
+        looked.clear()
+        spool.add(increment(seq, 6))
+        assert len(looked) < 5
+    assert spool.backlog("a")[0] == 199
+
+
+def test_spool_whose_files_are_gone_can_be_counted(tmp_path: Path) -> None:
+    """``status()`` never raises, whatever somebody did to the folder."""
+    spool = Spool(tmp_path, memory_limit=5_000, disk_limit=1 << 20)
+    spool.subscribe("a", 0)
+    for seq in range(1, 10):
+        spool.add(increment(seq, 6))
+    before = spool.backlog("a")
+    for file in tmp_path.iterdir():
+        file.unlink()
+    assert spool.backlog("a") == before
+    spool.add(increment(10, 6))
+    spool.clear()
+    assert spool.backlog("a") == (0, 0, None)
+
+
+def test_large_file_that_is_made_anew_holds_up_nobody(tmp_path: Path) -> None:
+    """To number a large transaction takes long; nobody waits for that with the lock held."""
+    spool = Spool(tmp_path, memory_limit=5_000, disk_limit=1 << 20)
+    spool.subscribe("a", 0)
+    spool.add(increment(1, 6))
+    large = increment(2, 6)
+    large.spill(tmp_path)
+    spool.add(large)
+
+    def go_on() -> None:
+        for seq in range(3, 9):
+            spool.add(increment(seq, 6))
+
+    with large._lock:  # as by who encodes it under another number
+        capture = threading.Thread(target=go_on, daemon=True)
+        capture.start()
+        capture.join(60)
+        assert not capture.is_alive()
+    assert spool.backlog("a")[0] == 8
+
+
+def test_small_files_are_counted_by_what_they_take(tmp_path: Path) -> None:
+    """The bound is one on the disk: a file of one byte takes a block of it."""
+    spool = Spool(tmp_path, memory_limit=1, disk_limit=20 * 4096)
+    spool.subscribe("a", 0)
+    for seq in range(1, 22):
+        assert spool.add(increment(seq, 1)) == {}
+    assert len(list(tmp_path.iterdir())) == 20
+    assert spool.add(increment(22, 1)) == {"a": {1}}
     assert list(tmp_path.iterdir()) == []
