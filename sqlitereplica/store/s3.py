@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from aiobotocore.session import AioSession
+from botocore.loaders import Loader, create_loader
 from s3fs import S3FileSystem
 
 from sqlitereplica.store.credentials import Rotation
@@ -16,6 +18,10 @@ _CLOSE_AFTER = 120.0
 """Seconds; requests under way with credentials of before may go on so long."""
 
 
+_loaders: dict[str | None, Loader] = {}
+"""What reads botocore's descriptions of services, by where it looks for them."""
+
+
 class QuietS3FileSystem(S3FileSystem):  # type: ignore[misc]
     """An S3 filesystem that may be collected in any thread.
 
@@ -23,10 +29,24 @@ class QuietS3FileSystem(S3FileSystem):  # type: ignore[misc]
     is collected in a thread with another running loop, as after a ``restore`` in a
     coroutine, it closes them on that one, which fails with a traceback in the log.
 
+    All of them share what botocore knows of S3: 15 MiB, and most of the time that it takes to
+    make a client, which otherwise each would read for itself.
+
     With a ``rotation`` a request that is refused is made again with new credentials.
     """
 
     rotation: Rotation | None = None
+    session: Any
+
+    async def set_session(self, *arguments: Any, **options: Any) -> Any:
+        """Make the client if there is none."""
+        if self.session is None:
+            session = AioSession(**self.kwargs)
+            where = session.get_config_variable("data_path")
+            loader = _loaders.setdefault(where, create_loader(where))
+            session.register_component("data_loader", loader)
+            self.session, self._session_is_owned = session, True
+        return await super().set_session(*arguments, **options)
 
     async def _call_s3(self, method: str, *arguments: Any, **options: Any) -> Any:
         rotation = self.rotation
