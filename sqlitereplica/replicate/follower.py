@@ -27,9 +27,13 @@ from sqlitereplica.durations import Duration, parse_duration
 from sqlitereplica.errors import ReplicatorClosedError
 from sqlitereplica.events import Event, Observer, guarded, log_event
 from sqlitereplica.markup import card, moment_text
+from sqlitereplica.policy import Lease
+from sqlitereplica.replicate.fence import Fence
 from sqlitereplica.replicate.followthread import FollowThread, too_late
+from sqlitereplica.replicate.leasing import Leasing
 from sqlitereplica.replicate.metafolder import MetaFolder, default_folder
 from sqlitereplica.replicate.options import database_path
+from sqlitereplica.replicate.promotion import promote
 from sqlitereplica.restore.choose import Source, open_store
 from sqlitereplica.restore.following import Following
 from sqlitereplica.sqlite import Connect, copy_of
@@ -149,6 +153,7 @@ class Follower:
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._running: FollowThread | None = None
+        self._node = 0
 
     @property
     def database(self) -> str:
@@ -172,9 +177,10 @@ class Follower:
         copy = copy_of(self._connect)
         os.makedirs(os.path.dirname(self._path), exist_ok=True)
         meta = MetaFolder.locked(self._meta_path, self._path)
+        self._node = meta.node_id
         following = Following(
             self._path,
-            lambda: open_store(self._replica, self._options),
+            self._open,
             self._connect,
             copy=copy,
             notes=meta.path / "held",
@@ -255,36 +261,69 @@ class Follower:
     def promote(
         self,
         *,
+        lease: Lease | Duration | bool = True,
         before: Callable[[], object] | None = None,
         timeout: float | None = 60.0,
     ) -> FollowerStatus:
         """Make the file a database of its own, and end following it.
 
-        It takes in all that the replica has, becomes writable in WAL mode, and is let go.
-        A ``Replicator`` of it on the same replica then goes on with the next transaction,
-        and uploads only what changes.
+        It takes the lease of the replica, takes in all that the replica has, puts a file
+        behind it so that nobody else can (the fence), becomes writable in WAL mode, and is
+        let go. A ``Replicator`` of it on the same replica then goes on with the next
+        transaction, and uploads only what changes. With ``lease=`` it has the lease at
+        once; nobody else can take it before its TTL has passed.
+
+        Killed at any point, or after an error, it can be called again, in a new process.
 
         Args:
-            before: Called first: what makes sure that nobody writes to the replica any
-                more, such as taking its lease. If it raises, nothing is done.
-            timeout: Seconds to wait for the rest; None for as long as it takes.
+            lease: As for a ``Replicator``. A store that cannot hold one is named by the
+                event ``lease-unsupported``; the fence is put there, too. False: take no
+                lease, and write nothing to the replica.
+            before: Called first: what else makes sure that nobody writes to the replica
+                any more. If it raises, nothing is done.
+            timeout: Seconds to wait for another's lease to end, and for the rest; None
+                for as long as it takes, and for the lease as long as ``Lease.wait``.
 
         Raises:
-            FollowTimeoutError: The replica could not be read to its end, or readers kept
-                the file busy; it is followed as before.
+            LeaseHeldError: Another host holds the lease; it is followed as before.
+            LeaseLostError: Another host has taken it over meanwhile; likewise.
+            AnotherWriterError: Somebody without a lease wrote behind the fence; likewise.
+            FollowTimeoutError: The replica could not be read to its end or not be written
+                to, or readers kept the file busy; likewise.
             PosMismatchError, TargetExistsError, DatabaseStateError: as ``wait``.
             ReplicatorClosedError: not running, or stopped meanwhile.
         """
-        running = self._running_now()
+        running, wanted = self._running_now(), Lease.of(lease)
         if before is not None:
             before()
-        if not running.promote(timeout):
-            raise too_late(running, None, timeout)
+        promote(running, self._leasing, self._fence, wanted, timeout)
         status = self.status()
         with self._lock:
             self._running = None
             _started.discard(self)
         return status
+
+    def _leasing(self, lease: Lease) -> Leasing:
+        return Leasing(
+            lambda: self._open().lease_object(),
+            replica=self._name,
+            database=self._path,
+            node=self._node,
+            ttl=lease.ttl_seconds,
+            observer=self._observer,
+        )
+
+    def _fence(self, leasing: Leasing) -> Fence:
+        return Fence(
+            leasing,
+            self._open,
+            database=self._path,
+            node=self._node,
+            observer=self._observer,
+        )
+
+    def _open(self) -> LTXStore:
+        return open_store(self._replica, self._options)
 
     def status(self) -> FollowerStatus:
         """What is going on, as a frozen value; never blocks and never raises."""

@@ -10,19 +10,21 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 from sqlitereplica.errors import (
     DatabaseStateError,
     FollowTimeoutError,
+    LeaseLostError,
     PosMismatchError,
     ReplicatorClosedError,
     TargetExistsError,
 )
 from sqlitereplica.ltx import Header
 from sqlitereplica.replicate.driver import call_guarded
+from sqlitereplica.replicate.fence import Fence
 from sqlitereplica.replicate.health import Health
-from sqlitereplica.replicate.promoted import leave_promoted
+from sqlitereplica.replicate.promoted import find_given_away, leave_promoted
 from sqlitereplica.restore.following import Following
 from sqlitereplica.restore.held import Held
 from sqlitereplica.sqlite import SourceBusyError
@@ -45,16 +47,11 @@ class _Home(Protocol):
         """Let it go."""
 
 
-Seal: TypeAlias = Callable[[Held, bytes], bool]
-"""Given the state of the file and its first page as it was replicated, sees to it that nobody
-else adds to the replica any more. False if somebody just has: it is to be called again."""
-
-
 class _Promotion:
     """Somebody waits for the file to be given away, by that look or a later one."""
 
-    def __init__(self, look: int) -> None:
-        self.look = look
+    def __init__(self, look: int, fence: Fence | None) -> None:
+        self.look, self.fence = look, fence
         self.future: Future[None] = Future()
 
 
@@ -67,9 +64,7 @@ class FollowThread:
         meta: _Home,
         interval: float,
         report: Callable[..., None],
-        seal: Seal | None = None,
     ) -> None:
-        """``seal`` is called before the file is given away, see ``Seal``."""
         self.following, self.health = following, Health()
         self.current_at: float | None = None
         """When the last look began after which the file had all."""
@@ -77,7 +72,6 @@ class FollowThread:
             target=self._run, name="sqlitereplica-follower", daemon=True
         )
         self._meta, self._interval, self._report = meta, interval, report
-        self._seal = seal
         self._changed = threading.Condition()
         self._wakeup = threading.Event()
         self._looks = self._current = self._waiters = 0
@@ -126,12 +120,15 @@ class FollowThread:
             finally:
                 self._waiters -= 1
 
-    def promote(self, timeout: float | None) -> bool:
-        """Have the thread give the file away when it has all; False if not in time."""
+    def promote(self, timeout: float | None, fence: Fence | None = None) -> bool:
+        """Have the thread give the file away when it has all; False if not in time.
+
+        With a ``fence`` it sees to it first that nobody else adds to the replica.
+        """
         with self._changed:
             if self._ended:
                 raise ReplicatorClosedError("the Follower was stopped")
-            promotion = self._promotion = _Promotion(self._looks + 1)
+            promotion = self._promotion = _Promotion(self._looks + 1, fence)
             self._waiters += 1
             self._wakeup.set()
         try:
@@ -182,7 +179,7 @@ class FollowThread:
             self._looks += 1
         begun, before = time.monotonic(), self.txid
         try:
-            more = self.following.step()
+            more = self._step()
         except SourceBusyError as error:
             return self._blocked(error)
         except Exception as error:  # noqa: BLE001
@@ -192,18 +189,37 @@ class FollowThread:
         self._succeeded(begun, more)
         if more or before not in (0, self.txid):
             self._report("follow", logging.DEBUG, txid=self.txid)
-        promotion = self._promotion
-        if not more and promotion is not None and promotion.look <= self._looks:
-            if self._seal is not None:
-                return self._close_replica(self._seal)
-            self._promote(promotion.future)
+        promotion = self._due()
+        if not more and promotion is not None:
+            fence = promotion.fence
+            if fence and not fence.is_put and not self.following.is_given_away:
+                return self._put(fence)
+            self._promote(promotion)
         return 0.0 if more else self._interval
 
-    def _close_replica(self, seal: Seal) -> float:
-        """Seal it; then look once more, for what is in it now."""
+    def _step(self) -> bool:
         try:
-            if seal(*self.following.first_page()):
-                self._seal = None
+            return self.following.step()
+        except TargetExistsError:
+            promotion = self._due()
+            if promotion is None:
+                raise
+            node = promotion.fence.node if promotion.fence else None
+            if not find_given_away(self._meta.path, self.following, node):
+                raise
+            return False
+
+    def _due(self) -> _Promotion | None:
+        """Who waits for the file to be given away now, if anybody still does."""
+        promotion = self._promotion
+        if promotion is None or promotion.future.cancelled():
+            return None
+        return promotion if promotion.look <= self._looks else None
+
+    def _put(self, fence: Fence) -> float:
+        """Put the fence; then look once more, for what is there now."""
+        try:
+            fence.put(*self.following.first_page())
         except Exception as error:  # noqa: BLE001
             self._failed(error)  # as that of a look
             return max(self._interval, self._pause())
@@ -241,29 +257,31 @@ class FollowThread:
         with self._changed:
             self._failed_look = self._looks
             self._changed.notify_all()
-        promotion = self._promotion
-        if (
-            promotion is not None
-            and promotion.look <= self._looks
-            and _is_permanent(error)
-        ):
+        promotion = self._due()
+        if promotion and (_is_permanent(error) or isinstance(error, LeaseLostError)):
             self._call_off(promotion, error)
 
-    def _promote(self, promotion: Future[None]) -> None:
+    def _promote(self, promotion: _Promotion) -> None:
         """Give the file away: a step has just found that it has all."""
         self._promotion = None
-        if not promotion.set_running_or_notify_cancel():
+        future = promotion.future
+        if not future.set_running_or_notify_cancel():
             return
         try:
-            held, sums = self.following.sums()
-            leave_promoted(self._meta.path, _header_of(held), sums)
-            in_wal = self.following.give_away()
+            in_wal = self.following.is_given_away or self._give_away(promotion.fence)
         except Exception as error:  # noqa: BLE001
-            promotion.set_exception(error)  # for the caller, who waits for it
+            future.set_exception(error)  # for the caller, who waits for it
             return
         self._promoted = self._stopping = True
-        self._report("follow-promoted", logging.INFO, txid=held.txid, wal=in_wal)
-        promotion.set_result(None)
+        self._report("follow-promoted", logging.INFO, txid=self.txid, wal=in_wal)
+        future.set_result(None)
+
+    def _give_away(self, fence: Fence | None) -> bool:
+        held, sums = self.following.sums()
+        if fence is not None:
+            fence.check(held)
+        leave_promoted(self._meta.path, _header_of(held), sums)
+        return self.following.give_away()
 
     def _call_off(self, promotion: _Promotion, error: Exception) -> None:
         self._promotion = None

@@ -109,7 +109,7 @@ class Leasing:
         """Somebody saw another's work: the object is to be looked at."""
         self._confirmed_at = self._state.confirmed_at
         self._told: tuple[object, ...] = ()
-        self._stopping = False
+        self._stopping = self._keeps = False
         self._wakeup = threading.Event()
         self._thread = threading.Thread(
             target=self._run, name="sqlitereplica-lease", daemon=True
@@ -323,12 +323,13 @@ class Leasing:
         """Start the thread."""
         self._thread.start()
 
-    def end(self, timeout: float) -> None:
+    def end(self, timeout: float, *, keep: bool = False) -> None:
         """Give the lease back and end; to be called when nothing is put any more.
 
         Waits up to ``timeout`` seconds: if the store does not take it back, it runs out.
+        With ``keep`` it is not given back: the next life of this one goes on with it.
         """
-        self._stopping = True
+        self._keeps, self._stopping = keep, True
         self._wakeup.set()
         if self._thread.is_alive():
             self._thread.join(timeout)
@@ -339,6 +340,8 @@ class Leasing:
         left = 3
         while True:
             self._wakeup.clear()
+            if self._stopping and self._keeps:
+                return
             if self._stopping and not self._state.leaving:
                 self._state = release(self._state)
             delay = call_guarded(self.step, self._failed)

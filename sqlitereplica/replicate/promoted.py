@@ -19,9 +19,11 @@ from pathlib import Path
 from sqlitereplica.capture import PageTable
 from sqlitereplica.errors import InvalidFileError
 from sqlitereplica.ltx import HEADER_SIZE, Header, decode_sums, encode_sums
-from sqlitereplica.replicate.position import Position
+from sqlitereplica.replicate.position import Position, read_position
+from sqlitereplica.restore.following import Following
+from sqlitereplica.restore.held import Goal
 
-__all__ = ["find_promoted", "leave_promoted"]
+__all__ = ["find_given_away", "find_promoted", "leave_promoted"]
 
 _NAME = "promoted"
 
@@ -53,3 +55,22 @@ def find_promoted(folder: Path, position: Position) -> PageTable | None:
         )
     except InvalidFileError:
         return None  # torn, or of another version: as if it were not there
+
+
+def find_given_away(folder: Path, following: Following, node: int | None) -> bool:
+    """Whether the file was given away already, in the newest state, by a killed process.
+
+    With a ``node`` only if that one wrote the newest state: its fence.
+    """
+    position = read_position(following.store)
+    table = find_promoted(folder, position)
+    if table is None or (node is not None and position.node_id != node):
+        return False
+    goal = Goal(
+        txid=position.txid,
+        timestamp=position.timestamp,
+        page_size=table.page_size,
+        commit=table.commit,
+        checksum=position.checksum,
+    )
+    return following.find_given_away(goal, table.sums)

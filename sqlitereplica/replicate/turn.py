@@ -15,14 +15,12 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
 from sqlitereplica.errors import (
-    AnotherWriterError,
     DatabaseStateError,
     LeaseLostError,
     PosMismatchError,
@@ -31,7 +29,7 @@ from sqlitereplica.errors import (
     TargetExistsError,
 )
 from sqlitereplica.events import Event
-from sqlitereplica.ltx import Header, encode
+from sqlitereplica.replicate.fence import Fence
 from sqlitereplica.replicate.fencing import Entrance, entrance
 from sqlitereplica.replicate.followthread import FollowThread
 from sqlitereplica.replicate.leasing import Leasing
@@ -41,7 +39,6 @@ from sqlitereplica.replicate.position import read_position
 from sqlitereplica.restore.aside import Aside
 from sqlitereplica.restore.busy import refuse_if_open
 from sqlitereplica.restore.following import Following
-from sqlitereplica.restore.held import Held
 from sqlitereplica.sqlite import SourceBusyError
 
 __all__ = ["Turn"]
@@ -81,6 +78,13 @@ class Turn:
         self._options, self._copy, self._meta = options, copy, meta
         self._go = go
         self._follower: FollowThread | None = None
+        self._fence = Fence(
+            leasing,
+            options.replicas[0].open,
+            database=options.path,
+            node=meta.node_id,
+            observer=options.observer,
+        )
         self._ending = threading.Event()
         self._thread = threading.Thread(
             target=self._run, name="sqlitereplica-turn", daemon=True
@@ -193,7 +197,7 @@ class Turn:
             self.leasing.refuse_if_lost()
             follower = self._follow()
             try:
-                if follower.promote(_PATIENCE):
+                if follower.promote(_PATIENCE, self._fence):
                     self._follower = None
                     return True
             except _IN_THE_WAY as error:
@@ -220,36 +224,7 @@ class Turn:
             notes=self._meta.path / "held",
         )
         home = _Borrowed(self._meta.path)
-        return FollowThread(
-            following, home, _FOLLOW_EVERY, self._told, seal=self._put_fence
-        )
-
-    def _put_fence(self, held: Held, page: bytes) -> bool:
-        """Take the next name, with a file that changes nothing; False if it is taken.
-
-        A late put of the old holder has it then: it belongs to the history, and is followed.
-        """
-        txid, now = held.txid + 1, time.time_ns() // 1_000_000
-        header = Header(
-            page_size=held.page_size,
-            commit=held.commit,
-            min_txid=txid,
-            max_txid=txid,
-            timestamp=max(now, held.timestamp + 1),
-            pre_checksum=held.checksum,
-            post_checksum=held.checksum,
-            wal_offset=32,
-            node_id=self._meta.node_id,
-        )
-        self.leasing.check()
-        data = encode(header, [(1, page)])
-        try:
-            store = self._options.replicas[0].open()
-            store.put(0, txid, txid, data, timestamp=header.timestamp)
-        except AnotherWriterError:
-            self._report("standby-late-put", None, txid=txid)
-            return False
-        return True
+        return FollowThread(following, home, _FOLLOW_EVERY, self._told)
 
     def _stop_following(self) -> None:
         follower, self._follower = self._follower, None

@@ -35,7 +35,8 @@ from sqlitereplica.ltx import HEADER_SIZE, BinaryReader, Decoder, FileInfo, Head
 from sqlitereplica.restore.assemble import Wanted
 from sqlitereplica.restore.backup import LTXBackup
 from sqlitereplica.restore.fetch import CHUNK_SIZE, LTXPrefetch
-from sqlitereplica.restore.held import Goal, Held, HeldFile, source_of
+from sqlitereplica.restore.givenaway import give_away_again
+from sqlitereplica.restore.held import HEAD_SIZE, Goal, Held, HeldFile, source_of
 from sqlitereplica.restore.livefile import LiveFile
 from sqlitereplica.restore.newfile import create_live, stored_pages
 from sqlitereplica.restore.oldcopy import OldCopy, UnfitCopyError
@@ -89,6 +90,7 @@ class Following:
         """
         self.path = path
         self.held: Held | None = None
+        self.is_given_away = False
         self.newest = 0
         """The last transaction of the replica that was seen."""
         self._open_store, self._connect, self._copy = open_store, connect, copy
@@ -265,6 +267,31 @@ class Following:
         """Make the file a database of its own; see ``LiveFile``. No ``step`` follows."""
         assert self._file is not None
         return self._file.give_away()
+
+    def find_given_away(self, goal: Goal, sums: Sequence[int]) -> bool:
+        """Whether the file is that state, and was given away before; see ``givenaway.py``.
+
+        ``sums`` are the checksums of its pages.
+        """
+        self.is_given_away = give_away_again(
+            self.path,
+            self._connect,
+            copy=self._copy,
+            page_size=goal.page_size,
+            sums=sums,
+        )
+        if self.is_given_away:
+            self.held = Held(
+                txid=goal.txid,
+                timestamp=goal.timestamp,
+                page_size=goal.page_size,
+                commit=goal.commit,
+                checksum=goal.checksum,
+                counter=0,
+                head=bytes(HEAD_SIZE),
+                cookie=0,
+            )
+        return self.is_given_away
 
     # -- by increments ---------------------------------------------------------------
 

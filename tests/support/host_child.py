@@ -14,7 +14,14 @@ import sqlite3
 import sys
 from typing import Any
 
-from sqlitereplica import Replica, Replicator, SQLiteReplicaError, restore
+from sqlitereplica import (
+    Follower,
+    Replica,
+    Replicator,
+    SQLiteReplicaError,
+    restore,
+)
+from sqlitereplica.events import Event
 
 __all__ = ["Host", "main"]
 
@@ -30,11 +37,28 @@ class Host:
         self.replicator = Replicator(
             database,
             self.replica,
-            observer=lambda event: self.events.append(event.action),
+            observer=self.observe,
             **{"sync_interval": 3600, "stop_timeout": 20, **options},
         )
         self.database = database
         self.db: sqlite3.Connection | None = None
+        self.follower = Follower(
+            self.replica, database, interval=0.05, observer=self.observe
+        )
+
+    def observe(self, event: Event) -> None:
+        """Keep what happens."""
+        self.events.append(event.action)
+
+    def follow(self) -> Any:
+        """Follow the replica; how it is when all is here."""
+        self.follower.start()
+        return json.loads(self.follower.wait(timeout=60).to_json())
+
+    def promote(self, timeout: float, lease: Any = True) -> Any:
+        """Promote the followed file."""
+        status = self.follower.promote(timeout=timeout, lease=lease)
+        return json.loads(status.to_json())
 
     def start(self) -> None:
         """Start the Replicator."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ from typing import Any
 from support import host_child
 from support.workers import WorkerProcess
 
-__all__ = ["HostProcess", "Place"]
+from sqlitereplica import Replica, restore, verify
+
+__all__ = ["HostProcess", "Place", "begin", "stored"]
 
 
 @dataclass(frozen=True)
@@ -37,3 +40,25 @@ class HostProcess(WorkerProcess):
             place.url,
             json.dumps(given),
         ]
+
+
+def stored(place: Place, folder: Path) -> list[int]:
+    """What the newest state of the replica has; it is proven to be sound."""
+    replica = Replica(place.url, storage_options=place.storage)
+    verify(replica).raise_for_problems()
+    target = folder / "restored.db"
+    restore(replica, target, if_exists="replace")
+    db = sqlite3.connect(target)
+    try:
+        return [v for (v,) in db.execute("select v from t order by v")]
+    finally:
+        db.close()
+
+
+def begin(host: HostProcess, *values: int) -> None:
+    """Start, and commit durably."""
+    host("start")
+    host("open")
+    for value in values:
+        host("write", value)
+    host("sync")

@@ -13,6 +13,7 @@ S3 = "tests/integration/s3/test_s3_lease.py::"
 LEASE, FENCING = "store/lease.py", "replicate/fencing.py"
 STORED, WORKER = "store/leaseobject.py", "replicate/worker.py"
 HOSTS = "tests/integration/engine/test_engine_lease.py::"
+PROMOTE = "tests/integration/hosts/test_promote.py::"
 
 LEASE_MUTANTS = (
     Mutant(
@@ -117,9 +118,45 @@ LEASE_MUTANTS = (
     Mutant(
         "a standby makes its file a database before the fence is put",
         "replicate/turn.py",
-        "_FOLLOW_EVERY, self._told, seal=self._put_fence",
-        "_FOLLOW_EVERY, self._told",
+        "follower.promote(_PATIENCE, self._fence)",
+        "follower.promote(_PATIENCE)",
         "tests/integration/hosts/test_turn.py"
         "::test_late_put_that_comes_before_the_fence_of_a_standby_is_taken_in",
+    ),
+    Mutant(
+        "promote makes the file a database before it has the lease",
+        "replicate/promotion.py",
+        "        _await(leasing, running, _least(timeout, lease.wait_seconds))\n",
+        "",
+        PROMOTE + "test_living_holder_is_left_alone_and_followed_by_the_promoted_file",
+    ),
+    Mutant(
+        "promote puts no fence",
+        "replicate/promotion.py",
+        "_take_in(running, make_fence(leasing), left, timeout)",
+        "_take_in(running, None, left, timeout)",
+        PROMOTE + "test_writer_without_a_lease_that_wakes_up_is_fenced_off",
+    ),
+    Mutant(
+        "promote gives the lease back as soon as the file is a database",
+        "replicate/promotion.py",
+        "leasing.end(_PATIENCE, keep=done)",
+        "leasing.end(_PATIENCE)",
+        PROMOTE + "test_living_holder_is_left_alone_and_followed_by_the_promoted_file",
+    ),
+    Mutant(
+        "promote does not look whether its fence is still the newest file",
+        "replicate/fence.py",
+        "        if held.txid != self._txid:\n",
+        "        if False:\n",
+        PROMOTE
+        + "test_file_is_not_given_away_when_another_has_written_behind_the_fence",
+    ),
+    Mutant(
+        "promote goes on in the background when nobody waits any more",
+        "replicate/followthread.py",
+        "if promotion is None or promotion.future.cancelled():",
+        "if promotion is None:",
+        PROMOTE + "test_promotion_that_fails_gives_the_lease_back_and_follows_on",
     ),
 )

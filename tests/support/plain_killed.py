@@ -23,7 +23,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-__all__ = ["STEPS", "die_at"]
+__all__ = ["STEPS", "die_at", "forked"]
 
 STEPS = ("pwrite", "fsync", "ftruncate", "rename", "unlink", "open", "write")
 """Calls of the module ``os`` by which files are changed, and the opening of files."""
@@ -101,7 +101,7 @@ def _images(path: Path) -> list[bytes]:
     return images
 
 
-def _forked(action: Callable[[], None]) -> bool:
+def forked(action: Callable[[], None]) -> bool:
     """Do something in a forked process; True if that was killed."""
     pid = os.fork()
     if pid == 0:
@@ -137,7 +137,7 @@ def _step(path: Path, image: Any, step: int) -> bool:
             die_at(step)
             _persist(lambda: file.apply(image, image.goal))
 
-    return _forked(make)
+    return forked(make)
 
 
 def _look(path: Path) -> tuple[int, bytes]:
@@ -152,7 +152,7 @@ def _look(path: Path) -> tuple[int, bytes]:
             assert file.is_as_held()
             os.write(there, file.held.txid.to_bytes(8, "big"))
 
-    assert not _forked(look)
+    assert not forked(look)
     txid = int.from_bytes(os.read(back, 8), "big")
     os.close(back)
     os.close(there)
@@ -220,7 +220,7 @@ def _follows(path: Path, replica: Path, step: int) -> bool:
             continue
         following.close()
 
-    return _forked(follow)
+    return forked(follow)
 
 
 def _main(folder: Path, readers: int) -> None:

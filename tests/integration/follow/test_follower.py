@@ -236,7 +236,8 @@ def test_promoted_file_continues_the_chain(tmp_path: Path) -> None:
     follower = Follower(replica, copy)
     follower.start()
     status = follower.promote(before=lambda: calls.append("lease"))
-    assert (status.state, status.txid, calls) == ("promoted", txid, ["lease"])
+    assert (status.state, status.txid, calls) == ("promoted", txid + 1, ["lease"])
+    txid += 1  # the fence
     assert follower.status().state == "stopped"
     with closing(sqlite3.connect(copy, isolation_level=None)) as db:
         assert db.execute("pragma journal_mode").fetchone() == ("wal",)
@@ -283,7 +284,7 @@ def test_promotion_that_may_not_be_changes_nothing(tmp_path: Path) -> None:
             follower.promote(before=refuse)
         (tmp_path / "r").rename(tmp_path / "away")
         with pytest.raises(FollowTimeoutError):
-            follower.promote(timeout=0.3)
+            follower.promote(timeout=0.3, lease=False)
         (tmp_path / "away").rename(tmp_path / "r")
         assert follower.wait().ok
         with closing(sqlite3.connect(tmp_path / "f.db")) as db:

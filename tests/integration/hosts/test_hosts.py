@@ -11,11 +11,8 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from support.hosts import HostProcess, Place
-from support.servers import S3Server
+from support.hosts import HostProcess, Place, begin, stored
 from support.workers import Refused, until
-
-from sqlitereplica import Replica, restore, verify
 
 LEASE = {"lease": 15}
 STANDBY = {**LEASE, "standby": True}
@@ -24,57 +21,7 @@ SHORT = {"lease": 5}
 SHORT_STANDBY = {**SHORT, "standby": True}
 
 
-@pytest.fixture(
-    params=["folder", pytest.param("s3", marks=pytest.mark.s3)], scope="module"
-)
-def kind(request: pytest.FixtureRequest) -> str:
-    """The kind of store."""
-    return str(request.param)
-
-
-@pytest.fixture(scope="module")
-def bucket(kind: str, request: pytest.FixtureRequest) -> str:
-    """A bucket of this module; none for folders."""
-    if kind == "folder":
-        return ""
-    server: S3Server = request.getfixturevalue("s3_server")
-    return server.make_bucket()
-
-
-@pytest.fixture
-def place(
-    kind: str, bucket: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> Place:
-    """Where the replica of a test is."""
-    if kind == "folder":
-        return Place(str(tmp_path / "replica"))
-    server: S3Server = request.getfixturevalue("s3_server")
-    return Place(f"s3://{bucket}/{tmp_path.name}", server.storage_options)
-
-
 only_folder = pytest.mark.parametrize("kind", ["folder"], indirect=True, scope="module")
-
-
-def stored(place: Place, folder: Path) -> list[int]:
-    """What the newest state of the replica has; it is proven to be sound."""
-    replica = Replica(place.url, storage_options=place.storage)
-    verify(replica).raise_for_problems()
-    target = folder / "restored.db"
-    restore(replica, target, if_exists="replace")
-    db = sqlite3.connect(target)
-    try:
-        return [v for (v,) in db.execute("select v from t order by v")]
-    finally:
-        db.close()
-
-
-def begin(host: HostProcess, *values: int) -> None:
-    """Start, and commit durably."""
-    host("start")
-    host("open")
-    for value in values:
-        host("write", value)
-    host("sync")
 
 
 def test_deploy_overlap_loses_and_forks_nothing(tmp_path: Path, place: Place) -> None:

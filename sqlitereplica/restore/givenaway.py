@@ -1,0 +1,69 @@
+"""A followed file that was given away by a process that was killed before it could say so.
+
+There are no notes on it any more, so to a follower it is a stranger's. It is the one that was
+given away if its pages are those of that state, but for page 1, where the counter changes
+with the journal mode. Nobody has written to it then, and to give it away again is to say so.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from sqlitereplica.ltx import lock_pgno, page_checksum
+from sqlitereplica.sqlite import (
+    Connect,
+    SourceBusyError,
+    SourceConnection,
+    descriptors,
+    hazards,
+)
+
+__all__ = ["give_away_again"]
+
+
+def give_away_again(
+    path: str, connect: Connect, *, copy: str, page_size: int, sums: Sequence[int]
+) -> bool:
+    """Put a file in WAL mode if it is the state with these page checksums; else False.
+
+    Raises:
+        MixedSQLiteCopiesError: Another copy of SQLite has the file open here.
+        SourceBusyError: A lock is taken; try again.
+        DatabaseStateError: It is no database.
+    """
+    hazards.check_before_open(path, copy)
+    connection = SourceConnection(connect, path)
+    try:
+        connection.begin_read()
+        connection.rollback()
+        if not _is_state(path, page_size, sums):
+            return False
+        try:
+            connection.execute("pragma journal_mode=wal")
+        except SourceBusyError:
+            pass  # as when it was given away: a Replicator makes the switch
+        return True
+    finally:
+        connection.close()
+
+
+def _is_state(path: str, page_size: int, sums: Sequence[int]) -> bool:
+    try:
+        if os.path.getsize(path + "-wal"):
+            return False
+    except FileNotFoundError:
+        pass  # then all is in the file
+    fd, key = descriptors.acquire_writable(path)
+    try:
+        if os.fstat(fd).st_size != len(sums) * page_size:
+            return False
+        lock = lock_pgno(page_size)
+        return all(
+            pgno == lock
+            or sums[pgno - 1]
+            == page_checksum(pgno, os.pread(fd, page_size, (pgno - 1) * page_size))
+            for pgno in range(2, len(sums) + 1)
+        )
+    finally:
+        descriptors.release(key)
