@@ -36,7 +36,7 @@ from sqlitereplica.restore.assemble import Wanted
 from sqlitereplica.restore.backup import LTXBackup
 from sqlitereplica.restore.fetch import CHUNK_SIZE, LTXPrefetch
 from sqlitereplica.restore.givenaway import give_away_again
-from sqlitereplica.restore.held import HEAD_SIZE, Goal, Held, HeldFile, source_of
+from sqlitereplica.restore.held import Goal, Held, HeldFile, source_of
 from sqlitereplica.restore.livefile import LiveFile
 from sqlitereplica.restore.newfile import create_live, stored_pages
 from sqlitereplica.restore.oldcopy import OldCopy, UnfitCopyError
@@ -273,24 +273,10 @@ class Following:
 
         ``sums`` are the checksums of its pages.
         """
-        self.is_given_away = give_away_again(
-            self.path,
-            self._connect,
-            copy=self._copy,
-            page_size=goal.page_size,
-            sums=sums,
+        held = give_away_again(
+            self.path, self._connect, copy=self._copy, goal=goal, sums=sums
         )
-        if self.is_given_away:
-            self.held = Held(
-                txid=goal.txid,
-                timestamp=goal.timestamp,
-                page_size=goal.page_size,
-                commit=goal.commit,
-                checksum=goal.checksum,
-                counter=0,
-                head=bytes(HEAD_SIZE),
-                cookie=0,
-            )
+        self.held, self.is_given_away = held, held is not None
         return self.is_given_away
 
     # -- by increments ---------------------------------------------------------------

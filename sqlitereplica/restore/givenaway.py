@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from sqlitereplica.ltx import lock_pgno, page_checksum
+from sqlitereplica.restore.held import Goal, Held
 from sqlitereplica.sqlite import (
     Connect,
     SourceBusyError,
@@ -23,9 +25,9 @@ __all__ = ["give_away_again"]
 
 
 def give_away_again(
-    path: str, connect: Connect, *, copy: str, page_size: int, sums: Sequence[int]
-) -> bool:
-    """Put a file in WAL mode if it is the state with these page checksums; else False.
+    path: str, connect: Connect, *, copy: str, goal: Goal, sums: Sequence[int]
+) -> Held | None:
+    """Put a file in WAL mode if it is that state, with these page checksums; else None.
 
     Raises:
         MixedSQLiteCopiesError: Another copy of SQLite has the file open here.
@@ -37,13 +39,13 @@ def give_away_again(
     try:
         connection.begin_read()
         connection.rollback()
-        if not _is_state(path, page_size, sums):
-            return False
+        if not _is_state(path, goal.page_size, sums):
+            return None
         try:
             connection.execute("pragma journal_mode=wal")
         except SourceBusyError:
             pass  # as when it was given away: a Replicator makes the switch
-        return True
+        return Held(**asdict(goal), counter=0, head=b"", cookie=0)
     finally:
         connection.close()
 
