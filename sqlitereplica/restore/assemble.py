@@ -211,7 +211,7 @@ class Assembly:
         logger.info(
             "files of the restore plan are gone: %s",
             "starting over" if steps is None else f"continuing with {len(steps)}",
-            extra={"action": "restore-replan", "replica": self._store.name},
+            extra={"action": "restore-replan", "replica": self._store.label},
         )
         if steps is None:
             self._image = None
@@ -256,7 +256,7 @@ class Assembly:
             "file is damaged (%s), restoring without it: %s",
             error,
             where,
-            extra={"action": "restore-avoid", "replica": self._store.name},
+            extra={"action": "restore-avoid", "replica": self._store.label},
         )
         self._image = None
         self._steps = decisive(plan)
@@ -277,7 +277,7 @@ def warn_of_gap(
             "the state of transaction %d is restored although there are later files"
             " before the time asked for: those between are missing",
             end,
-            extra={"action": "restore-gap", "replica": store.name},
+            extra={"action": "restore-gap", "replica": store.label},
         )
 
 

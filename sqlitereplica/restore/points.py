@@ -300,7 +300,7 @@ def restore_points(
     files = store.list_all(accurate=accurate)
     reached = reach(files)
     size = _database_size(store, reached[-1].last) if reached else None
-    return points_of(store.name, files, reached, pins, database_size=size)
+    return points_of(store.label, files, reached, pins, database_size=size)
 
 
 def points_of(

@@ -57,7 +57,7 @@ def preview_restore(
     timestamp, last = chosen.backup.newness()
     files = tuple(chosen.backup.plan) if isinstance(chosen.backup, LTXBackup) else ()
     return RestorePreview(
-        source=chosen.store.name,
+        source=chosen.store.label,
         txid=last or None,
         timestamp=to_datetime(timestamp),
         files=files,

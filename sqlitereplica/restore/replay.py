@@ -103,7 +103,7 @@ class Replay:
         self._plan = self._choose()
         logger.info(
             "files of the restore plan are gone: starting over",
-            extra={"action": "restore-replan", "replica": self._store.name},
+            extra={"action": "restore-replan", "replica": self._store.label},
         )
 
     def _choose(self) -> GenerationPlan:
@@ -118,7 +118,7 @@ class Replay:
                 " its generation has no snapshot for that: %s",
                 file.name,
                 self._store.name,
-                extra={"action": "restore-gap", "replica": self._store.name},
+                extra={"action": "restore-gap", "replica": self._store.label},
             )
 
     def _avoid_snapshot(self, error: InvalidFileError | NotRestorableError) -> None:
@@ -143,7 +143,7 @@ class Replay:
             error,
             current.name,
             self._store.name,
-            extra={"action": "restore-avoid", "replica": self._store.name},
+            extra={"action": "restore-avoid", "replica": self._store.label},
         )
         self._plan = plan
 
@@ -225,7 +225,7 @@ class Replay:
                     error,
                     file.name,
                     self._store.name,
-                    extra={"action": "restore-unproven", "replica": self._store.name},
+                    extra={"action": "restore-unproven", "replica": self._store.label},
                 )
                 break
         if ahead.is_mixed():

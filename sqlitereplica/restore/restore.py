@@ -218,7 +218,7 @@ def _restore(
         except _REPLICA_FAILED as error:
             failures[candidate.index] = error
         else:
-            _log(result, [(stores[i].name, why) for i, why in failures.items()])
+            _log(result, [(stores[i].label, why) for i, why in failures.items()])
             return result
     raise worst(failures, stores)
 
@@ -295,7 +295,7 @@ class _Job:
             path,
             reason == "restored",
             reason,
-            source=self._candidate.store.name,
+            source=self._candidate.store.label,
             txid=made.txid,
             timestamp=to_datetime(made.timestamp),
             page_size=made.page_size,

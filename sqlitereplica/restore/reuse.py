@@ -124,7 +124,7 @@ class Reuse:
                 level,
                 "the old database cannot be made use of: %s",
                 reason,
-                extra={"action": "restore-in-full", "replica": self._store.name},
+                extra={"action": "restore-in-full", "replica": self._store.label},
             )
             return None
 

@@ -112,7 +112,7 @@ def verify(
     if isinstance(given, list | tuple):
         raise ValueError("one replica is verified at a time: call it for each")
     store = open_store(replica, storage_options)
-    watch = Watch(store.name, pace=pace, stop=stop, callback=callback)
+    watch = Watch(store.label, pace=pace, stop=stop, callback=callback)
     job = _Job(store, watch, level, scope, wanted, parallel, at_least or 0)
     job.check, job.foreign_keys, job.scratch = check, foreign_keys, scratch
     return job.run()
@@ -229,7 +229,7 @@ class _Job:
         ]
         bad.sort(key=lambda f: (f.level or 0, f.min_txid, f.max_txid))
         return VerifyReport(
-            replica=self._store.name,
+            replica=self._store.label,
             level=self._level,
             scope=self._scope,
             started=started,

@@ -190,7 +190,7 @@ class WayFinder:
                 "page checksums of %s cannot be used: %s",
                 base.name,
                 error,
-                extra={"action": "restore-sums", "replica": self._store.name},
+                extra={"action": "restore-sums", "replica": self._store.label},
             )
             return None
         if sums is not None:

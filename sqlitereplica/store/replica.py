@@ -82,6 +82,7 @@ class Replica:
             "path": self.path,
             "storage_options": self.storage_options,
             "credentials": self.credentials,
+            "label": self.name,
         }
         if self.encryption is None:
             return LTXStore.open(self.url, **where)

@@ -65,7 +65,8 @@ _COMPARE_BYTES = 4 << 20
 class LTXStore:
     """All files of one replica. Thread-safe; opening one makes no request.
 
-    ``name`` is a printable URL without secrets; ``requests`` counts operations by kind.
+    ``name`` is a printable URL without secrets; ``label`` is what people call the replica,
+    the same unless it was given a name. ``requests`` counts operations by kind.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class LTXStore:
         root: str,
         *,
         name: str | None = None,
+        label: str | None = None,
         rotation: Rotation | None = None,
         layout: Layout | None = None,
         retry: RetryPolicy | None = None,
@@ -83,7 +85,8 @@ class LTXStore:
         protocol = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
         self._fs, self._root = fs, root.rstrip("/") or "/"
         self._protocol = protocol
-        self._is_local = protocol in ("file", "local")
+        self.is_local = protocol in ("file", "local")
+        """True for a folder of this machine, where reading back costs little."""
         self._remote = Remote(fs, protocol)
         self.attempts = Attempts(
             fs,
@@ -94,6 +97,7 @@ class LTXStore:
             rng=rng,
         )
         self.name = name or f"{protocol}://{self._root}"
+        self.label = label or self.name
         self._layout = layout or layout_for(protocol)
         self._prepared: set[Path] = set()
         self._lock = threading.Lock()
@@ -169,7 +173,7 @@ class LTXStore:
     def _list_everything(self) -> list[FileInfo]:
         levels = range(MAX_LEVEL + 1)
         folders = [self._layout.level_path(self._root, level) for level in levels]
-        if self._is_local:
+        if self.is_local:
             return [f for folder in folders for f in self._list_folder(folder)]
         return self._parse(self._remote.list_tree(self._root, folders))
 
@@ -177,7 +181,7 @@ class LTXStore:
         return self._parse(self._list_entries(folder, first))
 
     def _list_entries(self, folder: str, first: str = "") -> Sequence[Entry]:
-        if self._is_local:
+        if self.is_local:
             return local.list_folder(folder, first)
         return self._remote.list_level(self._root, folder, first)
 
@@ -293,7 +297,7 @@ class LTXStore:
 
     def _copy(self, info: FileInfo, key: str) -> bool:
         """True when the store made the copy, and it is as long as it should be."""
-        if self._is_local:
+        if self.is_local:
             self._put(key, Path(self._key(info)), info.timestamp)
             return True
         if not self._remote.copy(self._key(info), key):
@@ -302,11 +306,6 @@ class LTXStore:
         if found != info.size:
             raise AnotherWriterError(key)
         return True
-
-    @property
-    def is_local(self) -> bool:
-        """Whether it is a folder of this machine, where reading back costs little."""
-        return self._is_local
 
     def _put(self, key: str, data: bytes | Path, timestamp: int) -> None:
         conflict = None
@@ -320,12 +319,12 @@ class LTXStore:
         # Twice: one bad read is no reason to stop for good.
         if not self._holds(key, data) and not self._holds(key, data):
             raise AnotherWriterError(key) from conflict
-        if self._is_local:
+        if self.is_local:
             local.settle(Path(key))
 
     def _create(self, key: str, data: bytes | Path, timestamp: int) -> bool:
         """Write a file whose name is not taken; False when it has to be read back."""
-        if self._is_local:
+        if self.is_local:
             self._put_local(Path(key), data, timestamp)
             return True
         metadata = timestamp_metadata(self._protocol, timestamp)
@@ -375,7 +374,7 @@ class LTXStore:
         Raises:
             StoreError: it cannot be brought to disk; whether it is there is unknown.
         """
-        if self._is_local:
+        if self.is_local:
             key = self._key(info)
             self._run("put", key, lambda: local.settle(Path(key)))
 
@@ -392,7 +391,7 @@ class LTXStore:
     def _delete_all(self, keys: Sequence[str]) -> None:
         size = self._remote.batch_size
         batches = [keys[at : at + size] for at in range(0, len(keys), size)]
-        if len(batches) < 2 or self._is_local:
+        if len(batches) < 2 or self.is_local:
             for batch in batches:
                 self._delete(batch)
             return
@@ -460,7 +459,7 @@ class LTXStore:
     def _list_generations(self, folder: str) -> list[Entry]:
         if self._remote.is_tree:
             return self._remote.list_below(folder)
-        tree = local if self._is_local else self._remote
+        tree = local if self.is_local else self._remote
         return [
             entry
             for name in tree.subfolders(folder)

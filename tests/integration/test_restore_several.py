@@ -19,8 +19,8 @@ from sqlitereplica.errors import (
     StoreError,
 )
 from sqlitereplica.ltx import FileInfo
-from sqlitereplica.restore import restore
-from sqlitereplica.store import LTXStore
+from sqlitereplica.restore import preview_restore, restore, restore_points, verify
+from sqlitereplica.store import LTXStore, Replica
 
 Two = tuple[Recording, TroubledStore, TroubledStore]
 
@@ -53,6 +53,23 @@ def test_newest_of_several_replicas_is_used(two: Two, tmp_path: Path) -> None:
     assert restore([ahead, behind], tmp_path / "s.db", txid=5).source == ahead.name
     assert restore([behind, ahead], tmp_path / "t.db", txid=7).source == ahead.name
     assert made.images[7] == (tmp_path / "t.db").read_bytes()
+
+
+def test_results_call_a_replica_by_the_name_that_it_was_given(
+    two: Two, tmp_path: Path
+) -> None:
+    """Whatever is asked; only one without a name is called by its URL."""
+    _, ahead, behind = two
+    main = Replica(ahead.name, name="main")
+    result = restore([main, behind], tmp_path / "r.db")
+    found = {
+        result.source,
+        preview_restore([main, behind]).source,
+        restore_points(main).replica,
+        verify(main).replica,
+    }
+    assert (found, result.txid) == ({"main"}, 8)
+    assert restore(Replica(ahead.name), tmp_path / "s.db").source == ahead.name
 
 
 def test_newest_is_told_by_the_files_not_by_their_listed_times(
