@@ -33,7 +33,7 @@ from sqlitereplica.capture.tail import ContinuityLostError, WalTail
 from sqlitereplica.capture.tally import Checkpoints
 from sqlitereplica.capture.view import View, wal_map
 from sqlitereplica.errors import DatabaseStateError
-from sqlitereplica.ltx import lock_pgno, page_checksum
+from sqlitereplica.ltx import lock_pgno, page_checksum, page_checksums
 from sqlitereplica.sqlite import (
     Connect,
     SourceDatabase,
@@ -361,8 +361,8 @@ def _scan(view: View) -> PageTable:
     """Read every page once and make the table."""
     sums = array("Q", bytes(8 * view.commit))
     try:
-        for pgno, page in view.all_pages():
-            sums[pgno - 1] = page_checksum(pgno, page)
+        for first, run in view.runs(range(1, view.commit + 1)):
+            sums[first - 1 : first - 1 + len(run)] = page_checksums(first, run)
     finally:
         view.release()
     return PageTable(view.page_size, sums)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from sqlitereplica.ltx import Decoder, Encoder, Header, encode
+from sqlitereplica.ltx import Buffer, Decoder, Encoder, Header, encode
 from sqlitereplica.store import Writeback
 
 __all__ = ["Increment", "State", "header_for", "write_ltx"]
@@ -167,7 +167,7 @@ def write_ltx(path: Path, header: Header, pages: Iterable[tuple[int, bytes]]) ->
     with new_file(path) as file:
         writeback = Writeback(file.fileno())
 
-        def write(data: bytes) -> None:
+        def write(data: Buffer) -> None:
             file.write(data)
             writeback.wrote(len(data))
 

@@ -30,7 +30,7 @@ from sqlitereplica.sqlite import SourceDatabase, WalIndex, last_frames, split
 
 __all__ = ["View", "ViewEndedError"]
 
-_READ_BYTES = 1 << 20
+_READ_BYTES = 131072
 
 
 class ViewEndedError(DatabaseStateError):
@@ -85,19 +85,25 @@ class View:
 
     def pages(self, pgnos: Iterable[int]) -> Iterator[tuple[int, bytes]]:
         """The given pages (ascending), without the lock page, as (pgno, page)."""
-        most = max(1, _READ_BYTES // self.page_size)
-        for first, count in _runs(pgnos, most):
+        for first, run in self.runs(pgnos):
+            yield from enumerate(run, first)
+
+    def runs(self, pgnos: Iterable[int]) -> Iterator[tuple[int, list[bytes]]]:
+        """The same as runs of neighbours: (pgno of the first, pages)."""
+        size = self.page_size
+        for first, count in _runs(pgnos, max(1, _READ_BYTES // size), self._lock):
             self.check()  # early, to spare the work
             block = self._source.read_db(first, count)
-            for i in range(count):
-                pgno = first + i
-                if pgno == self._lock:
-                    continue
-                frame = self._frames.get(pgno)
-                if frame is not None:
-                    yield pgno, self._source.read_wal_page(frame)
-                else:
-                    yield pgno, block[i * self.page_size : (i + 1) * self.page_size]
+            # Copies, not views: a page that is kept would keep all of them.
+            run = [block[at : at + size] for at in range(0, count * size, size)]
+            for pgno in self._in_wal(first, count):
+                run[pgno - first] = self._source.read_wal_page(self._frames[pgno])
+            yield first, run
+
+    def _in_wal(self, first: int, count: int) -> Iterable[int]:
+        if not self._frames:
+            return ()
+        return self._frames.keys() & range(first, first + count)
 
 
 def wal_map(source: SourceDatabase, index: WalIndex, first: int) -> dict[int, int]:
@@ -112,10 +118,15 @@ def wal_map(source: SourceDatabase, index: WalIndex, first: int) -> dict[int, in
     return newest
 
 
-def _runs(pgnos: Iterable[int], most: int) -> Iterator[tuple[int, int]]:
-    """Join ascending numbers into (first, count) runs without holes, of bounded length."""
+def _runs(pgnos: Iterable[int], most: int, without: int) -> Iterator[tuple[int, int]]:
+    """Join ascending numbers into (first, count) runs without holes, of bounded length.
+
+    The number ``without`` is left out.
+    """
     first = count = 0
     for pgno in pgnos:
+        if pgno == without:
+            continue
         if count and pgno == first + count and count < most:
             count += 1
             continue

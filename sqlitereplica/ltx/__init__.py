@@ -9,6 +9,7 @@ from sqlitereplica.ltx.checksum import (
     EMPTY_CHECKSUM,
     database_checksum,
     page_checksum,
+    page_checksums,
 )
 from sqlitereplica.ltx.compactor import compact, merge, merge_headers
 from sqlitereplica.ltx.decoder import Decoder, decode, decode_frame
@@ -78,6 +79,7 @@ __all__ = [
     "merge",
     "merge_headers",
     "page_checksum",
+    "page_checksums",
     "parse_filename",
     "parse_txid",
     "snapshot_page_count",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable
 from typing import Final
 
@@ -9,7 +10,7 @@ from fastcrc.crc64 import go_iso
 
 from sqlitereplica.ltx.format import CHECKSUM_FLAG, Buffer
 
-__all__ = ["EMPTY_CHECKSUM", "database_checksum", "page_checksum"]
+__all__ = ["EMPTY_CHECKSUM", "database_checksum", "page_checksum", "page_checksums"]
 
 EMPTY_CHECKSUM: Final = CHECKSUM_FLAG
 """The checksum of a database without pages."""
@@ -18,6 +19,17 @@ EMPTY_CHECKSUM: Final = CHECKSUM_FLAG
 def page_checksum(pgno: int, page: Buffer) -> int:
     """Return the checksum of one page, which depends on its number."""
     return CHECKSUM_FLAG | go_iso(page, go_iso(pgno.to_bytes(4, "big")))
+
+
+def page_checksums(first: int, pages: Iterable[Buffer]) -> array[int]:
+    """Return the checksums of pages that follow each other, from number ``first`` on."""
+    return array(
+        "Q",
+        [
+            CHECKSUM_FLAG | go_iso(page, go_iso(pgno.to_bytes(4, "big")))
+            for pgno, page in enumerate(pages, first)
+        ],
+    )
 
 
 def database_checksum(page_checksums: Iterable[int]) -> int:

@@ -17,7 +17,7 @@ from itertools import pairwise
 from sqlitereplica.errors import InvalidFileError, PosMismatchError
 from sqlitereplica.ltx.decoder import READ_SIZE, Decoder
 from sqlitereplica.ltx.encoder import Encoder
-from sqlitereplica.ltx.format import BinaryReader, Header
+from sqlitereplica.ltx.format import BinaryReader, Buffer, Header
 
 __all__ = ["compact", "merge", "merge_headers"]
 
@@ -25,8 +25,12 @@ _READ_AHEAD = 16 << 20  # bytes, of all inputs together
 _MIN_READ_SIZE = 16 << 10
 
 
-def compact(inputs: Sequence[BinaryReader], write: Callable[[bytes], object]) -> Header:
+def compact(
+    inputs: Sequence[BinaryReader], write: Callable[[Buffer], object]
+) -> Header:
     """Write the merger of consecutive files, given in order; return its header.
+
+    ``write`` is used as ``Encoder`` does.
 
     Raises InvalidFileError if an input is not valid or the page sizes differ, and
     PosMismatchError if the inputs do not join. What was written is a whole file only

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable
+from io import BytesIO
 
 import cramjam
 from fastcrc.crc64 import go_iso
@@ -37,18 +38,24 @@ _pack_frame_header = struct.Struct(">IHI").pack
 class Encoder:
     """Encodes one file and hands it to ``write`` in pieces of about 1 MiB.
 
+    A piece is a view of memory that the next one uses again: ``write`` copies what it
+    keeps. Memory that is allocated for each piece and given back costs a page fault for
+    every 4 KiB, which is half as much as compressing them.
+
     Memory: one piece, and about 10 bytes a page for the index.
     """
 
-    def __init__(self, write: Callable[[bytes], object], header: Header) -> None:
+    def __init__(self, write: Callable[[Buffer], object], header: Header) -> None:
         """Begin a file. Raises InvalidFileError if the header is not valid."""
         packed = header.pack()
         self._write = write
         self._header = header
         self._lock = lock_pgno(header.page_size)
-        self._pending = bytearray(packed)
+        self._piece = BytesIO()
+        self._piece.write(packed)
         self._index = bytearray()
         self._crc = go_iso(packed)
+        self._base = 0  # in the file, of the piece
         self._offset = HEADER_SIZE  # in the file, of what comes next
         self._count = 0
         self._last = 0
@@ -62,9 +69,10 @@ class Encoder:
         """
         self._begin()
         page_size, commit = self._header.page_size, self._header.commit
-        lock, pending, index = self._lock, self._pending, self._index
+        lock, append, index = self._lock, self._piece.write, self._index
         compress = cramjam.lz4.compress_block
         last, count, offset, crc = self._last, self._count, self._offset, self._crc
+        full = self._base + _WRITE_SIZE
         for pgno, page in pages:
             if not last < pgno <= commit or pgno == lock or len(page) != page_size:
                 raise self._refusal(pgno, last, len(page))
@@ -72,16 +80,16 @@ class Encoder:
             size = len(block)
             frame_header = _pack_frame_header(pgno, _BLOCK_FLAG, size)
             crc = go_iso(page, go_iso(frame_header, crc))
-            # Copied at once: until it is freed, a block takes the space of a page.
-            pending += frame_header
-            pending += block
+            append(frame_header)
+            append(block)
             size += FRAME_HEADER_SIZE
             index += index_entry(pgno, offset, size)
             offset += size
             last = pgno
             count += 1
-            if len(pending) >= _WRITE_SIZE:
-                self._flush()
+            if offset >= full:
+                self._flush(offset)
+                full = offset + _WRITE_SIZE
         self._last, self._count, self._offset, self._crc = last, count, offset, crc
         self._open = True
 
@@ -97,17 +105,15 @@ class Encoder:
             raise InvalidFileError(
                 f"a snapshot has {self._count} of {expected} pages", kind="incomplete"
             )
-        self._index += b"\0"
         end_of_pages = bytes(PAGE_HEADER_SIZE)
+        self._index += b"\0"
         length = len(self._index).to_bytes(8, "big")
         post_apply = bytes(8)
-        for part in (end_of_pages, self._index, length, post_apply):
-            self._crc = go_iso(part, self._crc)
-            self._offset += len(part)
-            self._pending += part
-        self._pending += (CHECKSUM_FLAG | self._crc).to_bytes(8, "big")
-        self._flush()
-        return self._offset + 8
+        tail = b"".join((end_of_pages, self._index, length, post_apply))
+        checksum = CHECKSUM_FLAG | go_iso(tail, self._crc)
+        self._flush(self._offset)
+        self._write(tail + checksum.to_bytes(8, "big"))
+        return self._offset + len(tail) + 8
 
     def _begin(self) -> None:
         """Close the encoder; who comes through without an error opens it again."""
@@ -115,9 +121,12 @@ class Encoder:
             raise ValueError("the encoder has finished or failed")
         self._open = False
 
-    def _flush(self) -> None:
-        self._write(bytes(self._pending))
-        self._pending.clear()
+    def _flush(self, end: int) -> None:
+        """Write what there is of the file up to ``end``."""
+        with self._piece.getbuffer() as memory, memory[: end - self._base] as piece:
+            self._write(piece)
+        self._piece.seek(0)
+        self._base = end
 
     def _refusal(self, pgno: int, last: int, size: int) -> InvalidFileError:
         """Return the error that says why a page cannot be written."""
@@ -135,8 +144,8 @@ class Encoder:
 
 def encode(header: Header, pages: Iterable[tuple[int, Buffer]]) -> bytes:
     """Return a whole file; raises as Encoder does."""
-    parts: list[bytes] = []
-    encoder = Encoder(parts.append, header)
+    data = bytearray()
+    encoder = Encoder(data.extend, header)
     encoder.add(pages)
     encoder.finish()
-    return b"".join(parts)
+    return bytes(data)

@@ -25,7 +25,7 @@ from sqlitereplica.capture import (
     write_ltx,
 )
 from sqlitereplica.errors import StoreError
-from sqlitereplica.ltx import SNAPSHOT_LEVEL, Header, encode, page_checksum
+from sqlitereplica.ltx import SNAPSHOT_LEVEL, Header, encode, page_checksums
 
 __all__ = [
     "Delta",
@@ -201,8 +201,10 @@ def proved(delta: Delta) -> Iterator[tuple[int, bytes]]:
     """
     view = delta.view
     assert view is not None
-    pages = view.pages(delta.pgnos)
-    for (pgno, page), known in zip(pages, delta.sums, strict=True):
-        if page_checksum(pgno, page) != known:
+    done = 0
+    for first, run in view.runs(delta.pgnos):
+        known = delta.sums[done : done + len(run)]
+        if page_checksums(first, run) != known:
             raise ContinuityLostError(view.path, "a page changed under our locks")
-        yield pgno, page
+        yield from enumerate(run, first)
+        done += len(run)

@@ -39,6 +39,7 @@ from sqlitereplica.ltx import (
     lock_pgno,
     merge_headers,
     page_checksum,
+    page_checksums,
 )
 from sqlitereplica.restore.output import Made
 
@@ -254,8 +255,6 @@ class Image:
         at, end = first - 1, first - 1 + len(run)
         self._written[at:end] = b"\1" * len(run)
         if self.sums is not None:
-            self.sums[at:end] = array(
-                "Q", map(page_checksum, range(first, end + 1), run)
-            )
+            self.sums[at:end] = page_checksums(first, run)
         if self._write is not None:
             self._write(at * page_size, run)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
-from sqlitereplica.ltx import lock_pgno, page_checksum
+from sqlitereplica.ltx import lock_pgno, page_checksums
 from sqlitereplica.restore.mark import read_mark
 
 __all__ = ["OldCopy", "UnfitCopyError", "page_sums"]
@@ -150,7 +150,7 @@ def page_sums(fd: int, page_size: int, count: int) -> Iterator[array[int]]:
         pages = (
             data[at : at + page_size] for at in range(0, found * page_size, page_size)
         )
-        block = array("Q", map(page_checksum, range(first, first + found), pages))
+        block = page_checksums(first, pages)
         if first <= lock < first + found:
             block[lock - first] = 0
         yield block

@@ -73,8 +73,8 @@ def test_litestream_restores_every_point_that_retention_kept(
 
 def merge(store: LTXStore, level: int, files: tuple[FileInfo, ...]) -> None:
     """Compact files of the replica into one of a level."""
-    parts: list[bytes] = []
+    merged = bytearray()
     inputs = [io.BytesIO(store.get(file)) for file in files]
-    header = ltx.compact(inputs, parts.append)
+    header = ltx.compact(inputs, merged.extend)
     first, last = header.min_txid, header.max_txid
-    store.put(level, first, last, b"".join(parts), timestamp=header.timestamp)
+    store.put(level, first, last, bytes(merged), timestamp=header.timestamp)

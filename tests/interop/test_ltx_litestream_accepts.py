@@ -132,9 +132,9 @@ def test_our_mergers_are_restored(
     files = [data for _, data in files_of(images, page_size)]
     replica = tmp_path / "replica"
     for level, part in ((9, files[:3]), (1, files[3:])):
-        parts: list[bytes] = []
-        header = compact([BytesIO(data) for data in part], parts.append)
-        put(replica, level, header, b"".join(parts))
+        merged = bytearray()
+        header = compact([BytesIO(data) for data in part], merged.extend)
+        put(replica, level, header, bytes(merged))
     assert restored(litestream, replica) == joined(images[-1])
 
 
@@ -206,9 +206,9 @@ def test_files_of_litestream_are_read(
         assert list(PageIndex.parse(data, len(data))) == [n for n, _ in pages]
         assert header.wal_offset >= 32
         assert data[:100] == header.pack()
-    parts: list[bytes] = []
-    compact([BytesIO(data) for data in contents], parts.append)
-    _, pages = decode(b"".join(parts))
+    merged = bytearray()
+    compact([BytesIO(data) for data in contents], merged.extend)
+    _, pages = decode(bytes(merged))
     assert joined(dict(pages)) == restored(litestream, replica)
 
 

@@ -143,9 +143,9 @@ def test_merger_equals_files_applied_in_order(
 
 def compacted(encoded: list[bytes]) -> bytes:
     """The merger of these files."""
-    parts: list[bytes] = []
-    compact([BytesIO(data) for data in encoded], parts.append)
-    return b"".join(parts)
+    merged = bytearray()
+    compact([BytesIO(data) for data in encoded], merged.extend)
+    return bytes(merged)
 
 
 @given(st.integers(1, U64), st.integers(1, U64))

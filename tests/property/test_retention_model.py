@@ -339,9 +339,9 @@ class HistoryMachine(RuleBasedStateMachine):
 
     def merge(self, level: int, files: Iterable[FileInfo]) -> None:
         """Compact files into one of a level."""
-        parts: list[bytes] = []
-        ltx.compact([io.BytesIO(self.content[f]) for f in files], parts.append)
-        self.put(level, b"".join(parts))
+        merged = bytearray()
+        ltx.compact([io.BytesIO(self.content[f]) for f in files], merged.extend)
+        self.put(level, bytes(merged))
 
     def put(self, level: int, data: bytes) -> None:
         """Put a file under a name that must be free."""

@@ -113,8 +113,8 @@ REPLICA_MUTANTS = (
     Mutant(
         "pages that were read under dropped locks are published",
         "replicate/delta.py",
-        "        if page_checksum(pgno, page) != known:\n",
-        "        if page_checksum(pgno, page) != known != known:\n",
+        "        if page_checksums(first, run) != known:\n",
+        "        if page_checksums(first, run) != known != known:\n",
         "tests/integration/engine/test_engine_view_ended.py",
     ),
     Mutant(

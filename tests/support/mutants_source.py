@@ -169,8 +169,8 @@ SOURCE_MUTANTS = (
     Mutant(
         "a view reads the database file only",
         "capture/view.py",
-        "            if frame is not None:",
-        "            if frame is not None and frame < 0:",
+        "        if not self._frames:\n",
+        "        if self._frames is not None:\n",
         CAPTURE + "test_view_does_not_see_later_commits",
     ),
     Mutant(

@@ -100,9 +100,9 @@ class Recording:
         if first == last or first == 1:
             return self._difference(first, last)
         inputs = [self.files.get((n, n)) for n in range(first, last + 1)]
-        parts: list[bytes] = []
-        ltx.compact([io.BytesIO(part or b"") for part in inputs], parts.append)
-        return b"".join(parts)
+        merged = bytearray()
+        ltx.compact([io.BytesIO(part or b"") for part in inputs], merged.extend)
+        return bytes(merged)
 
     def _difference(self, first: int, last: int) -> bytes:
         old = self.pages(first - 1)

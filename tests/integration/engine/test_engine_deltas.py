@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -212,17 +212,16 @@ def test_delta_is_one_state_although_the_application_goes_on(
     before = digest(serialized(stepped.path))
     stepped.engine.step()
     assert stepped.engine.capture.attached
-    original = View.pages
+    original = View.runs
 
-    def pages(view: View, pgnos: object) -> Iterator[tuple[int, bytes]]:
-        for n, page in enumerate(original(view, pgnos)):  # type: ignore[arg-type]
-            if n % 300 == 0:
-                db.execute("update t set v = randomblob(4000)")
-                db.execute("pragma wal_checkpoint(passive)").fetchall()
-                stepped.engine.step()
-            yield page
+    def runs(view: View, pgnos: Iterable[int]) -> Iterator[tuple[int, list[bytes]]]:
+        for run in original(view, pgnos):
+            db.execute("update t set v = randomblob(4000)")
+            db.execute("pragma wal_checkpoint(passive)").fetchall()
+            stepped.engine.step()
+            yield run
 
-    monkeypatch.setattr(View, "pages", pages)
+    monkeypatch.setattr(View, "runs", runs)
     stepped.clock.advance(1)
     while not level0(store):
         stepped.step()

@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -32,6 +32,15 @@ c.execute("update t set v = randomblob(4000)")
 
 DESCRIPTORS = Path("/proc/self/fd")
 
+Run = tuple[int, list[bytes]]
+
+
+def page_by_page(runs: Iterable[Run]) -> Iterator[Run]:
+    """The same pages as runs of one, so that something can happen between any two."""
+    for first, run in runs:
+        for pgno, page in enumerate(run, first):
+            yield pgno, [page]
+
 
 def lose_while_reading(
     monkeypatch: pytest.MonkeyPatch, stepped: Stepped, after: int
@@ -40,17 +49,17 @@ def lose_while_reading(
 
     Returns, once that happened, the ticket of somebody who came right afterwards.
     """
-    original, tickets = View.pages, list[Ticket]()
+    original, tickets = View.runs, list[Ticket]()
 
-    def pages(view: View, pgnos: object) -> Iterator[tuple[int, bytes]]:
-        for number, page in enumerate(original(view, pgnos)):  # type: ignore[arg-type]
+    def runs(view: View, pgnos: Iterable[int]) -> Iterator[Run]:
+        for number, page in enumerate(page_by_page(original(view, pgnos))):
             # Not in the scan with which an attach begins.
             if number == after and stepped.engine.capture.attached and not tickets:
                 stepped.engine.fail(LOST)
                 tickets.append(stepped.engine.tickets.take(stepped.clock(), None))
             yield page
 
-    monkeypatch.setattr(View, "pages", pages)
+    monkeypatch.setattr(View, "runs", runs)
     return tickets
 
 
@@ -94,10 +103,10 @@ def test_view_that_ends_under_a_snapshot_is_made_again(
     assert stepped.durable()
     db.execute("update t set v = 1 where id = 1")
     assert stepped.durable()
-    original, ended = View.pages, list[View]()
+    original, ended = View.runs, list[View]()
 
-    def pages(view: View, pgnos: object) -> Iterator[tuple[int, bytes]]:
-        for number, page in enumerate(original(view, pgnos)):  # type: ignore[arg-type]
+    def runs(view: View, pgnos: Iterable[int]) -> Iterator[Run]:
+        for number, page in enumerate(page_by_page(original(view, pgnos))):
             if number == 100 and not ended and stepped.engine.capture.attached:
                 ended.append(view)
                 stepped.engine.doubt(ContinuityLostError("a.db", "told by the test"))
@@ -105,7 +114,7 @@ def test_view_that_ends_under_a_snapshot_is_made_again(
                     time.sleep(0.001)  # until the capture thread has let it go
             yield page
 
-    monkeypatch.setattr(View, "pages", pages)
+    monkeypatch.setattr(View, "runs", runs)
     request = stepped.lines[0].request_snapshot()
     stepped.tend()
     assert ended and not request.done()
@@ -133,10 +142,10 @@ def test_locks_that_were_dropped_under_a_view_are_noticed(
     """
     stepped = make()
     fill(db, 300)
-    original, done = View.pages, list[int]()
+    original, done = View.runs, list[int]()
 
-    def pages(view: View, pgnos: object) -> Iterator[tuple[int, bytes]]:
-        for number, page in enumerate(original(view, pgnos)):  # type: ignore[arg-type]
+    def runs(view: View, pgnos: Iterable[int]) -> Iterator[Run]:
+        for number, page in enumerate(page_by_page(original(view, pgnos))):
             if number == 100 and stepped.engine.capture.attached and not done:
                 done.append(number)
                 Path(f"{stepped.path}-shm").open("rb").close()
@@ -144,7 +153,7 @@ def test_locks_that_were_dropped_under_a_view_are_noticed(
                 subprocess.run(command, check=True)
             yield page
 
-    monkeypatch.setattr(View, "pages", pages)
+    monkeypatch.setattr(View, "runs", runs)
     waiting = stepped.engine.tickets.take(stepped.clock(), None)
     worker = stepped.workers[0]
     while worker._request is None:

@@ -40,9 +40,9 @@ def span(first: int, last: int, **changes: int) -> Header:
 
 def compacted(*files: bytes) -> tuple[Header, list[tuple[int, bytes]]]:
     """What the merger of these files holds."""
-    parts: list[bytes] = []
-    header = compact([BytesIO(data) for data in files], parts.append)
-    result = decode(b"".join(parts))
+    merged = bytearray()
+    header = compact([BytesIO(data) for data in files], merged.extend)
+    result = decode(bytes(merged))
     assert result[0] == header
     return result
 

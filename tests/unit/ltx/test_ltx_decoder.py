@@ -220,11 +220,11 @@ def test_snapshot_around_the_lock_page_lacks_only_that(commit: int) -> None:
     header = make_header(page_size=65536, commit=commit)
     page = bytes(65536)
     numbers = [n for n in range(1, commit + 1) if n != 16385]
-    parts: list[bytes] = []
-    encoder = Encoder(parts.append, header)
+    data = bytearray()
+    encoder = Encoder(data.extend, header)
     encoder.add((n, page) for n in numbers)
     encoder.finish()
-    decoder = Decoder(BytesIO(b"".join(parts)))
+    decoder = Decoder(BytesIO(bytes(data)))
     assert [n for n, _ in decoder.pages()] == numbers
 
 
