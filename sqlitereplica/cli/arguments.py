@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -28,6 +29,17 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **options: Any) -> None:
         options.setdefault("allow_abbrev", False)
         super().__init__(*args, **options)
+        self._is_mixing = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Take flags before, between and behind the other arguments."""
+        if self._subparsers is not None or self._is_mixing:
+            return super().parse_known_args(args, namespace)
+        self._is_mixing = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._is_mixing = False
 
     def flag(self, name: str, **options: Any) -> None:
         """Add ``-name`` and ``--name``."""
@@ -60,7 +72,7 @@ class Parser(argparse.ArgumentParser):
     def _hint(self, message: str) -> str:
         commands = [c for a in self._actions for c in _choices(a)]
         flags = list(self._option_string_actions)
-        for word in message.replace("'", " ").split():
+        for word in re.findall(r"(?<=')[^' ]+(?=')|-[\w-]+", message):
             known = flags if word.startswith("-") else commands
             near = difflib.get_close_matches(word, known, n=1, cutoff=0.7)
             if near and word not in known:

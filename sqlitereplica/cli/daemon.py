@@ -24,16 +24,17 @@ from sqlitereplica.cli.exits import FAILED, INTERRUPTED
 from sqlitereplica.cli.heartbeat import Heartbeat
 from sqlitereplica.cli.metrics import Metrics
 from sqlitereplica.cli.serving import serve_port, serve_socket
-from sqlitereplica.cli.units import Unit, Units
+from sqlitereplica.cli.units import Unit, Units, told_of
 from sqlitereplica.config import Config, DatabasePlan
-from sqlitereplica.errors import ConfigError, SQLiteReplicaError
+from sqlitereplica.errors import ConfigError, DatabaseStateError, SQLiteReplicaError
 
 __all__ = ["Daemon"]
 
 logger = logging.getLogger("sqlitereplica.cli")
 
 _LOOK_EVERY = 0.5
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)  # not on Windows
+_SIGNALS = [s for s in (signal.SIGINT, signal.SIGTERM, _HANGUP) if s is not None]
 
 
 class Daemon:
@@ -68,12 +69,18 @@ class Daemon:
             try:
                 self._pass(unit, snapshot=snapshot, retention=retention)
             except SQLiteReplicaError as error:
-                logger.error("%s: %s", unit.plan.path, error)
+                logger.error("%s", told_of(unit.plan.path, error))
                 code = FAILED
         return code
 
     def _pass(self, unit: Unit, *, snapshot: bool, retention: bool) -> None:
         self._prepare(unit)
+        if not os.path.exists(unit.plan.path):
+            raise DatabaseStateError(
+                f"{unit.plan.path} does not exist, so there is nothing to replicate",
+                path=unit.plan.path,
+                kind="cannot-open",
+            )
         unit.start()
         replicator = unit.replicator
         assert replicator is not None
@@ -90,23 +97,43 @@ class Daemon:
 
     def run(self, command: str | None) -> int:
         """Replicate, and run the command, until it or a signal ends it; the exit code."""
+        words = _words_of(command) if command else None
         for number in _SIGNALS:
-            signal.signal(number, self._on_signal)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
+                signal.signal(number, self._on_signal)
         failed: list[SQLiteReplicaError] = []
         with ExitStack() as stack:
             stack.callback(lambda: failed.extend(self._units.stop_all()))
             for unit in self._units:
-                self._prepare(unit)
-                unit.start()
-                names = ", ".join(unit.replica_names)
-                logger.info("replicating %s to %s", unit.plan.path, names)
+                if self._stopping.is_set():
+                    return 0
+                self._begin(unit)
             self._serve(stack)
-            if command:
-                self._child = subprocess.Popen(shlex.split(command))
+            if words:
+                self._start_child(words)
             code = self._wait()
         if failed and not code:
             code = FAILED
         return code
+
+    def _begin(self, unit: Unit) -> None:
+        self._prepare(unit)
+        unit.start()
+        path, names = unit.plan.path, ", ".join(unit.replica_names)
+        logger.info("replicating %s to %s", path, names)
+        if not os.path.exists(path):
+            logger.warning("%s does not exist yet: it is waited for", path)
+
+    def _start_child(self, words: Sequence[str]) -> None:
+        """Run the command, unless the end has come already."""
+        if self._stopping.is_set():
+            return
+        try:
+            self._child = subprocess.Popen(words)
+        except OSError as error:
+            raise ConfigError(f"-exec {words[0]}: {error.strerror}") from error
+        if self._stopping.is_set():  # in between, when there was none to tell
+            self._child.terminate()
 
     def _prepare(self, unit: Unit) -> None:
         if self._restore_all or unit.plan.config.restore_if_db_not_exists:
@@ -142,13 +169,20 @@ class Daemon:
             try:
                 unit.roll()
             except SQLiteReplicaError as error:
-                logger.error("%s: %s", unit.plan.path, error)
+                logger.error("%s", told_of(unit.plan.path, error))
         if self._heartbeat is not None:
-            running = [u.replicator for u in self._units if u.replicator is not None]
+            units = list(self._units)
+            running = [u.replicator for u in units if u.replicator is not None]
             statuses = (replicator.status() for replicator in running)
-            self._heartbeat.look(statuses, time.monotonic(), time.time())
+            if not any(unit.is_down for unit in units):
+                self._heartbeat.look(statuses, time.monotonic(), time.time())
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
+        if number == _HANGUP:
+            # The terminal is gone, and may say so twice. For the child it may mean to go on.
+            if self._stopping.is_set():
+                return
+            number = signal.SIGTERM
         self._signals += 1
         if self._child is not None and self._child.poll() is None:
             self._child.send_signal(number)
@@ -168,6 +202,17 @@ def _mode_of(text: str) -> int:
             f"socket permissions {text!r} are no octal number such as 0600"
         )
     return mode
+
+
+def _words_of(command: str) -> list[str]:
+    """A command as its words; raises ConfigError."""
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise ConfigError(f"-exec {command!r}: {error}") from error
+    if not words:
+        raise ConfigError("-exec needs a command")
+    return words
 
 
 def _code_of(returncode: int) -> int:

@@ -11,6 +11,7 @@ import logging
 import urllib.request
 from collections.abc import Callable, Iterable
 from datetime import timedelta
+from http.client import HTTPException
 
 from sqlitereplica.config import Config
 from sqlitereplica.errors import ConfigError
@@ -64,7 +65,7 @@ class Heartbeat:
         self._last = clock
         try:
             self._ping(self._url)
-        except OSError as error:
+        except (OSError, HTTPException, ValueError) as error:
             # The service misses it, which is what it is there for; here it is only told.
             logger.warning("the heartbeat URL does not answer: %s", error)
         return True

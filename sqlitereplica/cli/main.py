@@ -23,7 +23,6 @@ from sqlitereplica.errors import (
     ConfigError,
     NotRestorableError,
     SQLiteReplicaError,
-    TargetExistsError,
 )
 
 __all__ = ["main"]
@@ -40,10 +39,22 @@ _MODULES = (
 )
 
 
+_ALIASES = {
+    "-version": "version",
+    "--version": "version",
+    "help": "--help",
+    "-help": "--help",
+}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     given = sys.argv[1:] if argv is None else list(argv)
     parser, switches = _parser()
+    if not given:
+        parser.print_help(sys.stderr)
+        return exits.USAGE
+    given[0] = _ALIASES.get(given[0], given[0])
     try:
         arguments, rest = parser.parse_known_args(normalized(given, switches))
         if rest:
@@ -71,9 +82,6 @@ def _failed(error: Exception) -> int:
         # Who read us has ended, as ``head`` does; there is nobody to complain to.
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         return exits.FAILED
-    if isinstance(error, TargetExistsError):
-        hint = "-if-db-not-exists keeps it, -force replaces it"
-        error = OSError(f"{error.path} exists: {hint}")
     _complain(error)
     if isinstance(error, NotRestorableError):
         return exits.NOT_RESTORABLE

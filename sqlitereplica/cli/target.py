@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sqlitereplica.cli.arguments import UsageError
 from sqlitereplica.config import (
+    DEFAULT_PATH,
     Config,
     DatabasePlan,
     build,
@@ -20,6 +21,7 @@ from sqlitereplica.config import (
     read_config,
     replica_of_url,
 )
+from sqlitereplica.errors import ConfigError
 from sqlitereplica.store import Replica
 
 __all__ = ["Target", "find_target", "load_config", "plans_of", "warn"]
@@ -45,8 +47,15 @@ def load_config(arguments: argparse.Namespace) -> Config:
     Raises:
         ConfigError: There is none, or it is wrong.
     """
+    path = config_path(arguments.config, os.environ)
+    if path == DEFAULT_PATH and not arguments.config and not os.path.exists(path):
+        raise ConfigError(
+            f"there is no configuration at {path}: name one with -config FILE or the"
+            " variable LITESTREAM_CONFIG, or give a database or a replica",
+            kind="unreadable",
+        )
     return read_config(
-        config_path(arguments.config, os.environ),
+        path,
         env=None if arguments.no_expand_env else os.environ,
         lenient=arguments.lenient,
         warn=warn,

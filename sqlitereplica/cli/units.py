@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlitereplica.config import DatabasePlan, DatedReplica
@@ -26,6 +26,14 @@ logger = logging.getLogger("sqlitereplica.cli")
 
 Now = Callable[[], datetime]
 
+_RETRY_AFTER = timedelta(seconds=10)
+
+
+def told_of(path: str, error: Exception) -> str:
+    """What a log says of an error of a database, whose path many errors name themselves."""
+    text = str(error)
+    return text if path in text else f"{path}: {text}"
+
 
 class Unit:
     """One database and its Replicator at present. Thread-safe."""
@@ -37,6 +45,15 @@ class Unit:
         self._now, self._arguments = now, {**plan.arguments, **arguments}
         self._replicas: tuple[Replica | Mirror, ...] = ()
         self._lock = threading.RLock()
+        self._is_wanted = False
+        self._again = datetime.min.replace(
+            tzinfo=UTC
+        )  # when a failed start is repeated
+
+    @property
+    def is_down(self) -> bool:
+        """Whether it should be replicated, and is not."""
+        return self._is_wanted and self.replicator is None
 
     @property
     def replica_names(self) -> list[str]:
@@ -60,35 +77,47 @@ class Unit:
         with self._lock:
             if self.replicator is not None:
                 return False
-            replicas = self.plan.replicas_at(self._now())
-            replicator = Replicator(self.plan.path, replicas, **self._arguments)
-            replicator.start()
-            self._replicas, self.replicator = replicas, replicator
+            self._begin()
+            self._is_wanted = True
             return True
+
+    def _begin(self) -> None:
+        replicas = self.plan.replicas_at(self._now())
+        replicator = Replicator(self.plan.path, replicas, **self._arguments)
+        replicator.start()
+        self._replicas, self.replicator = replicas, replicator
 
     def stop(self, timeout: float | None = None) -> bool:
         """Flush and stop; False if it is stopped. Raises as ``Replicator.stop``."""
         with self._lock:
-            replicator, self.replicator = self.replicator, None
-            if replicator is None:
-                return False
-            replicator.stop(timeout)
-            return True
+            self._is_wanted = False
+            return self._end(timeout)
+
+    def _end(self, timeout: float | None = None) -> bool:
+        replicator, self.replicator = self.replicator, None
+        if replicator is None:
+            return False
+        replicator.stop(timeout)
+        return True
 
     def roll(self) -> None:
         """If the date in a replica's path has changed, go on with the new one.
 
         What is durable in the old one stays there; it is deleted when its time has come.
+        A new one that cannot be started is tried again, every ten seconds.
         """
         with self._lock:
             current = [r.display_name for r in self._replicas]
-            if self.replicator is None or self.replica_names == current:
+            is_current = self.replicator is not None and self.replica_names == current
+            if not self._is_wanted or is_current or self._now() < self._again:
                 return
             logger.info("%s: the date changed, a new replica begins", self.plan.path)
             try:
-                self.stop()
+                self._end()
             finally:
-                self.start()
+                self._again = self._now() + _RETRY_AFTER
+                self._begin()
+                self._again = self._now()
         self.expire()
 
     def expire(self) -> None:
@@ -157,7 +186,7 @@ class Units:
             try:
                 unit.stop()
             except SQLiteReplicaError as error:
-                logger.error("%s: %s", unit.plan.path, error)
+                logger.error("%s", told_of(unit.plan.path, error))
                 failures.append(error)
 
         threads = [threading.Thread(target=stop, args=(unit,)) for unit in self]

@@ -125,6 +125,9 @@ def _points(arguments: argparse.Namespace) -> int:
         return 0
     for points in found:
         print(points.replica)
+        if not points:
+            print("nothing can be restored: there is no backup")
+            continue
         print_table(
             ("txid", "time", "level", "files", "to fetch", "pins"),
             [

@@ -15,7 +15,7 @@ from sqlitereplica.cli.arguments import Parser, UsageError
 from sqlitereplica.cli.exits import PROBLEMS
 from sqlitereplica.cli.output import print_json, print_table, time_text
 from sqlitereplica.cli.target import find_target, load_config, plans_of
-from sqlitereplica.config import IGNORED, DatabasePlan, config_path
+from sqlitereplica.config import IGNORED, DatabasePlan, config_path, database_path
 from sqlitereplica.errors import SQLiteReplicaError
 from sqlitereplica.replicate import forget_metadata
 from sqlitereplica.sizes import size_text
@@ -120,6 +120,10 @@ def _replica_status(replica: Replica) -> dict[str, Any]:
     }
 
 
+_NO_REPLICA = {"name": "-", "txid": None, "timestamp": None, "bytes": 0, "error": None}
+"""Of a database that has only mirrors."""
+
+
 def _print_status(rows: Sequence[dict[str, Any]]) -> None:
     print_table(
         ("database", "status", "wal", "replica", "txid", "time", "size"),
@@ -134,7 +138,7 @@ def _print_status(rows: Sequence[dict[str, Any]]) -> None:
                 size_text(replica["bytes"] or 0),
             )
             for row in rows
-            for replica in row["replicas"]
+            for replica in row["replicas"] or [_NO_REPLICA]
         ],
     )
 
@@ -151,10 +155,11 @@ def _size(path: str) -> int | None:
 
 def _reset(arguments: argparse.Namespace) -> int:
     path, meta = arguments.what, None
-    if arguments.config:
-        target = find_target(arguments, arguments.what)
-        if target.plan is not None:
-            path, meta = target.plan.path, target.plan.arguments.get("meta_path")
+    if os.path.exists(config_path(arguments.config, os.environ)) or arguments.config:
+        wanted = os.path.realpath(database_path(path))
+        for plan in plans_of(load_config(arguments)):
+            if os.path.realpath(plan.path) == wanted:
+                path, meta = plan.path, plan.arguments.get("meta_path")
     folder, removed = forget_metadata(path, meta_path=meta, dry_run=arguments.dry_run)
     if arguments.json:
         print_json({"path": path, "folder": str(folder), "removed": removed})

@@ -79,8 +79,6 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 def _print_report(report: VerifyReport) -> None:
     print(repr(report))
-    for problem in report.problems:
-        print(f"  {problem}")
 
 
 def _pin(arguments: argparse.Namespace) -> int:

@@ -8,12 +8,13 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import closing
+from itertools import count
 from typing import Any
 
 from sqlitereplica.cli.arguments import Parser, UsageError, parse_txid
 from sqlitereplica.cli.output import print_json, print_table, time_text
 from sqlitereplica.cli.target import find_target
-from sqlitereplica.errors import FollowTimeoutError
+from sqlitereplica.errors import FollowTimeoutError, TargetExistsError
 from sqlitereplica.reading import connect
 from sqlitereplica.reading.query import run_query
 from sqlitereplica.replicate import Follower
@@ -80,6 +81,19 @@ def follow(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
     follower = Follower(replicas[0], path, interval=interval, overwrite=overwrite)
+    try:
+        return _keep_up(follower, path, stopping, once=once)
+    except TargetExistsError as error:
+        raise TargetExistsError(
+            error.path,
+            f"{error.path} exists and is no copy of this replica: choose another path, or"
+            " have it replaced with 'follow -overwrite'",
+        ) from error
+
+
+def _keep_up(
+    follower: Follower, path: str, stopping: threading.Event, *, once: bool
+) -> int:
     told = ""
     with follower:
         while not stopping.is_set():
@@ -108,7 +122,8 @@ def _query(arguments: argparse.Namespace) -> int:
     ) as connection:
         columns, rows = run_query(connection, arguments.sql)
     if arguments.json:
-        print_json([_as_json(columns, row) for row in rows])
+        names = _unique(columns)
+        print_json([_as_json(names, row) for row in rows])
     elif rows:
         print_table(columns, [[_text(cell) for cell in row] for row in rows])
     elif sys.stdout.isatty():
@@ -116,7 +131,18 @@ def _query(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _as_json(columns: list[str], row: tuple[Any, ...]) -> dict[str, Any]:
+def _unique(columns: Sequence[str]) -> list[str]:
+    """Names for an object: a second column of one name gets a number, as in SQLite."""
+    found: list[str] = []
+    for name in columns:
+        numbered = (f"{name}:{number}" for number in count(1))
+        found.append(
+            name if name not in found else next(n for n in numbered if n not in found)
+        )
+    return found
+
+
+def _as_json(columns: Sequence[str], row: Sequence[Any]) -> dict[str, Any]:
     return {
         name: cell.hex() if isinstance(cell, bytes) else cell
         for name, cell in zip(columns, row, strict=True)

@@ -13,6 +13,7 @@ from sqlitereplica.cli.arguments import Parser, UsageError, parse_txid
 from sqlitereplica.cli.commands.reading import follow
 from sqlitereplica.cli.output import print_json, print_table, progress, time_text
 from sqlitereplica.cli.target import Target, find_target, load_config, plans_of
+from sqlitereplica.errors import TargetExistsError
 from sqlitereplica.restore import RestoreResult, preview_restore, restore
 from sqlitereplica.sizes import size_text
 
@@ -92,6 +93,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.timestamp is not None and arguments.txid is not None:
         raise UsageError("give -timestamp or -txid, not both")
     txid = parse_txid(arguments.txid)
+    if arguments.keep_old is not None and not arguments.force:
+        raise UsageError("-keep-old goes with -force")
     jobs = _jobs(arguments)
     if arguments.f:
         if arguments.timestamp is not None or txid is not None or len(jobs) != 1:
@@ -114,8 +117,6 @@ def _run(arguments: argparse.Namespace) -> int:
 def _restore(
     job: _Job, arguments: argparse.Namespace, txid: int | None
 ) -> tuple[RestoreResult, float]:
-    if os.path.isfile(job.output) and os.path.getsize(job.output) == 0:
-        os.unlink(job.output)  # as Litestream does: nothing is lost
     keeps = arguments.if_db_not_exists
     bar = progress(os.path.basename(job.output))
     began = time.monotonic()
@@ -131,10 +132,22 @@ def _restore(
             verify=_CHECKS[arguments.integrity_check],  # type: ignore[arg-type]
             callback=bar,
         )
+    except TargetExistsError as error:
+        raise _in_flags(error, job) from error
     finally:
         if bar is not None:
             bar.close()
     return result, time.monotonic() - began
+
+
+def _in_flags(error: TargetExistsError, job: _Job) -> TargetExistsError:
+    """The same error, with the flags of this command where they help."""
+    if not os.path.isfile(error.path):
+        return error
+    hint = "exists: -if-db-not-exists keeps it, -force replaces it"
+    if error.path != os.path.realpath(job.output):
+        hint = "is in the way: move it, or pass -force"
+    return TargetExistsError(error.path, f"{error.path} {hint}")
 
 
 def _sentence(result: RestoreResult, seconds: float) -> str:
