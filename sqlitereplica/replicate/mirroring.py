@@ -429,7 +429,7 @@ class MirrorWorker:
     def _drop_ready(self) -> None:
         if self._ready is not None:
             pages, self._ready = self._ready[0], None
-            pages.__exit__(None, None, None)
+            pages.close()
 
     # -- status ----------------------------------------------------------------------
 

@@ -361,13 +361,8 @@ class Replicator(Waiting):
         await asyncio.to_thread(self.start)
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await asyncio.to_thread(self.__exit__, kind, error, trace)
+    async def __aexit__(self, *raised: Any) -> None:
+        await asyncio.to_thread(self.__exit__, *raised)
 
     # -- calls -----------------------------------------------------------------------
 

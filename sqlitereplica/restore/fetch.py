@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from io import BytesIO
-from types import TracebackType
 from typing import Generic, NamedTuple, Protocol, Self, TypeVar
 
 from sqlitereplica.ltx import HEADER_SIZE, BinaryReader, Decoder, FileInfo, Header
@@ -99,12 +98,7 @@ class Ahead(Generic[F]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
 
     @property
@@ -189,13 +183,8 @@ class Prefetch(Generic[F]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._ahead.__exit__(kind, error, traceback)
+    def __exit__(self, *raised: object) -> None:
+        self._ahead.__exit__(*raised)
 
     def __iter__(self) -> Iterator[tuple[F, BinaryReader]]:
         """Yield each file with a reader of it, which is good until a later one is used.

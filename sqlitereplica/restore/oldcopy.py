@@ -15,7 +15,6 @@ import errno
 import os
 from array import array
 from collections.abc import Callable, Iterator
-from types import TracebackType
 from typing import Self
 
 from sqlitereplica.ltx import lock_pgno, page_checksums
@@ -56,12 +55,7 @@ class OldCopy:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.is_moved:
             self._descriptors.release_moved(self._key)
         else:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable
-from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 
 __all__ = ["Gathered", "Pages", "StoredPages", "write_at"]
@@ -52,12 +51,11 @@ class Gathered:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let them go."""
         if self._file is not None:
             self._file.close()
 

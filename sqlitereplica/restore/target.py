@@ -28,7 +28,6 @@ from array import array
 from datetime import UTC, datetime
 from io import FileIO
 from itertools import count
-from types import TracebackType
 from typing import Literal, Self, TypeAlias
 
 from sqlitereplica.errors import TargetExistsError
@@ -287,12 +286,7 @@ class Scratch(PageFile):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._writeback.wait()
         self._file.close()
         try:

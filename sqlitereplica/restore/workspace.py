@@ -18,7 +18,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import FileIO
-from types import TracebackType
 from typing import Self
 
 from sqlitereplica.restore.pagefile import PageFile, try_lock
@@ -60,12 +59,7 @@ class Throwaway(PageFile):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
 

@@ -10,7 +10,6 @@ import sysconfig
 import threading
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from support.commandline import eventually
@@ -72,12 +71,7 @@ class PocketBase:
         self._process.kill()
         self._process.wait()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.kill()
 
     # -- its API ---------------------------------------------------------------------
