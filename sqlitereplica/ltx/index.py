@@ -14,8 +14,8 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain
-from operator import sub
+from itertools import accumulate, chain
+from operator import lt, sub
 
 from sqlitereplica.errors import InvalidFileError
 from sqlitereplica.ltx.format import (
@@ -27,6 +27,7 @@ from sqlitereplica.ltx.format import (
     Buffer,
     max_frame_size,
 )
+from sqlitereplica.ltx.stretches import read_entries
 
 __all__ = [
     "INDEX_TAIL_SIZE",
@@ -130,10 +131,12 @@ class PageIndex(Mapping[int, tuple[int, int]]):
         position = begin - (file_size - len(tail))
         if position < 0:
             raise InvalidFileError("the tail misses the index", kind="truncated")
+        data = tail[position:-INDEX_TAIL_SIZE]
+        found = _read_at_once(data, begin)
+        if found is not None:
+            return cls(*found)
         pgnos, offsets = array("I"), array("Q", [HEADER_SIZE])
-        for pgno, offset, size in index_entries(
-            [tail[position:-INDEX_TAIL_SIZE]], begin
-        ):
+        for pgno, offset, size in index_entries([data], begin):
             pgnos.append(pgno)
             offsets.append(offset + size)
         return cls(pgnos, offsets)
@@ -168,6 +171,26 @@ class PageIndex(Mapping[int, tuple[int, int]]):
 
     def __len__(self) -> int:
         return len(self._pgnos)
+
+
+def _read_at_once(data: Buffer, begin: int) -> tuple[array[int], array[int]] | None:
+    """As ``index_entries``, for most indexes: page numbers, and offsets with the end.
+
+    None for an index that has to be read slowly, which tells what is wrong with it.
+    """
+    columns = read_entries(data[:-1]) if data[-1] == 0 else None
+    if columns is None or not columns[0]:
+        return None
+    pgnos, offsets, sizes = columns
+    ends = array("Q", accumulate(sizes, initial=HEADER_SIZE))
+    is_right = (
+        ends[:-1] == offsets
+        and ends[-1] == begin - PAGE_HEADER_SIZE
+        and FRAME_HEADER_SIZE < min(sizes) <= max(sizes) <= _MAX_FRAME_SIZE
+        and pgnos[-1] <= MAX_COMMIT
+        and all(map(lt, pgnos, pgnos[1:]))
+    )
+    return (pgnos, ends) if is_right else None
 
 
 def _varints(data: Iterable[int], offset: int) -> Iterator[int]:
