@@ -41,6 +41,8 @@ __all__ = [
 INDEX_TAIL_SIZE = 8 + TRAILER_SIZE
 """Bytes behind the varints of an index: their length and the trailer."""
 
+_SHORT = 256
+"""Bytes of an index up to which a loop over them is as fast as anything."""
 _MAX_VARINT_SIZE = 10
 _MAX_FRAME_SIZE = max_frame_size(65536)
 _LAST = [bytes([n]) for n in range(0x80)]
@@ -178,7 +180,8 @@ def _read_at_once(data: Buffer, begin: int) -> tuple[array[int], array[int]] | N
 
     None for an index that has to be read slowly, which tells what is wrong with it.
     """
-    columns = read_entries(data[:-1]) if data[-1] == 0 else None
+    is_long = len(data) > _SHORT and data[-1] == 0
+    columns = read_entries(data[:-1]) if is_long else None
     if columns is None or not columns[0]:
         return None
     pgnos, offsets, sizes = columns

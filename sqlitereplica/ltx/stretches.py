@@ -79,7 +79,7 @@ def _append(
     column += numbers
 
 
-def _pushed(lanes: bytes, lane: int) -> bytes:
+def _pushed(lanes: bytearray, lane: int) -> bytes:
     """Push the low seven bits of the bytes of each lane together."""
     number, span, bits = int.from_bytes(lanes.translate(_LOW), "little"), 1, 7
     while span < lane:

@@ -17,7 +17,7 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
 from sqlitereplica.errors import ChecksumMismatchError, InvalidFileError
-from sqlitereplica.ltx import FileInfo, decode_frame, page_checksum
+from sqlitereplica.ltx import HEADER_SIZE, FileInfo, decode_frame, page_checksum
 from sqlitereplica.reading.cache import PageCache
 from sqlitereplica.reading.pagemap import PageMap, Part
 
@@ -71,7 +71,7 @@ class Pages:
         self, get: Get, pool: Executor, cache: PageCache, reach: Reach
     ) -> None:
         self._get, self._pool = get, pool
-        self._cache, self._reach = cache, reach
+        self._cache, self.reach = cache, reach
         self._streams: dict[Part, _Stream] = {}
 
     def read(self, pages: PageMap, part: Part, pgno: int) -> bytes:
@@ -84,7 +84,7 @@ class Pages:
         found = self._cache.get((part, pgno))
         if found is not None:
             return found
-        stream = self._streams.setdefault(part, _Stream(self._reach.first))
+        stream = self._streams.setdefault(part, _Stream(self.reach.first))
         wanted = self._arrive(stream, pages, part, pgno)
         if wanted is None:
             run = self._plan(stream, part, pgno)
@@ -98,6 +98,14 @@ class Pages:
         """Take a page that came by another way."""
         self._cache.put((part, pgno), page)
 
+    def offer(self, part: Part, begin: bytes) -> None:
+        """Take the bytes that a file begins with: the first page is asked for soon."""
+        run = part.index.run(next(iter(part.index)), len(begin) - HEADER_SIZE)
+        if run and _range(run)[1] <= len(begin):
+            stream = self._streams[part] = _Stream(self.reach.first)
+            stream.run, stream.coming = run, Future()
+            stream.coming.set_result(begin[HEADER_SIZE:])
+
     def forget(self) -> None:
         """Give up what is being fetched: other files are read from now on."""
         for stream in self._streams.values():
@@ -109,9 +117,9 @@ class Pages:
         """Choose what to fetch with a page."""
         offset, _ = part.index[pgno]
         if 0 <= offset - stream.end <= stream.size:
-            stream.size = min(2 * stream.size, self._reach.most)
+            stream.size = min(2 * stream.size, self.reach.most)
         else:
-            stream.size = self._reach.first
+            stream.size = self.reach.first
         return part.index.run(pgno, stream.size)
 
     def _arrive(
@@ -126,12 +134,12 @@ class Pages:
         stream.run, stream.coming = [], None
         data = coming.result()
         stream.end = _range(run)[1]
-        stream.size = min(2 * stream.size, self._reach.most)
+        stream.size = min(2 * stream.size, self.reach.most)
         return self._keep(pages, part, run, data, pgno)
 
     def _look_ahead(self, stream: _Stream, part: Part) -> None:
         """Begin to fetch what a scan reads next."""
-        if stream.size < self._reach.ahead:
+        if stream.size < self.reach.ahead:
             return
         if stream.coming is not None and _range(stream.run)[0] == stream.end:
             return

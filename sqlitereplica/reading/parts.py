@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from functools import partial
 from io import BytesIO
 from typing import NamedTuple
@@ -57,32 +57,48 @@ class DamagedFileError(Exception):
 
 
 class Opened(NamedTuple):
-    """A file that was opened; ``pages`` has what came along with it."""
+    """A file that was opened, and what came along with it.
+
+    ``pages`` of a small one, of a large one the bytes that it begins with.
+    """
 
     part: Part
     pages: Mapping[int, bytes]
+    head: bytes
 
 
 def open_parts(
-    store: LTXStore, get: Get, plan: Sequence[FileInfo], pool: Executor
+    store: LTXStore, get: Get, plan: Sequence[FileInfo], pool: Executor, head: int
 ) -> list[Opened]:
     """Open files, many at a time. ``get`` fetches ranges, as the store does.
+
+    ``head`` bytes are fetched of the beginning of a large one: page 1 is read first.
 
     Raises:
         DamagedFileError: One is damaged.
         StoreError: One cannot be read; ``kind`` is ``"missing"`` if it is gone.
     """
-    return list(pool.map(partial(_open, store, get), plan))
+    begun = [_begin(store, get, info, pool, head) for info in plan]
+    opened = []
+    for info, finish in zip(plan, begun, strict=True):
+        try:
+            opened.append(finish())
+        except InvalidFileError as error:
+            error.add_note(f"in level {info.level}, {info.name}, {store.name}")
+            raise DamagedFileError(info, error) from error
+    return opened
 
 
-def _open(store: LTXStore, get: Get, info: FileInfo) -> Opened:
-    try:
-        if info.size <= SMALL_FILE:
-            return _open_whole(info, get(info, 0, info.size))
-        return _open_large(store, get, info)
-    except InvalidFileError as error:
-        error.add_note(f"in level {info.level}, {info.name}, {store.name}")
-        raise DamagedFileError(info, error) from error
+def _begin(
+    store: LTXStore, get: Get, info: FileInfo, pool: Executor, head: int
+) -> Callable[[], Opened]:
+    """Ask for what opens a file; return what waits for it and opens it."""
+    if info.size <= SMALL_FILE:
+        whole = pool.submit(get, info, 0, info.size)
+        return lambda: _open_whole(info, whole.result())
+    first = pool.submit(get, info, 0, head)
+    index = pool.submit(_index_of, get, info)
+    return lambda: _open_large(store, info, first, index, pool)
 
 
 def _open_whole(info: FileInfo, data: bytes) -> Opened:
@@ -91,14 +107,27 @@ def _open_whole(info: FileInfo, data: bytes) -> Opened:
     pages = dict(decoder.pages())
     sums = {pgno: page_checksum(pgno, page) for pgno, page in pages.items()}
     index = PageIndex.parse(data, info.size)
-    return Opened(Part(info, decoder.header, index, sums.get), pages)
+    return Opened(Part(info, decoder.header, index, sums.get), pages, b"")
 
 
-def _open_large(store: LTXStore, get: Get, info: FileInfo) -> Opened:
-    header = Header.unpack(get(info, 0, HEADER_SIZE))
+def _open_large(
+    store: LTXStore,
+    info: FileInfo,
+    first: Future[bytes],
+    tail: Future[bytes],
+    pool: Executor,
+) -> Opened:
+    head = first.result()
+    header = Header.unpack(head[:HEADER_SIZE])
     _check(info, header)
-    index = PageIndex.parse(_index_of(get, info), info.size)
-    return Opened(Part(info, header, index, _sums(store, header)), {})
+    sums = pool.submit(_sums, store, header)  # waited for by who reads a page
+    index = PageIndex.parse(tail.result(), info.size)
+    part = Part(info, header, index, partial(_sum_of, sums))
+    return Opened(part, {}, head)
+
+
+def _sum_of(sums: Future[Callable[[int], int | None]], pgno: int) -> int | None:
+    return sums.result()(pgno)
 
 
 def _check(info: FileInfo, header: Header) -> None:

@@ -11,14 +11,14 @@ of files that are new.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 
 from sqlitereplica.errors import NotRestorableError, PosMismatchError, StoreError
 from sqlitereplica.ltx import FileInfo
 from sqlitereplica.reading.hydrate import LocalCopy
 from sqlitereplica.reading.pagemap import PageMap, Part
-from sqlitereplica.reading.pages import Get
+from sqlitereplica.reading.pages import Get, Pages
 from sqlitereplica.reading.parts import DamagedFileError, open_parts
 from sqlitereplica.restore.assemble import Wanted
 from sqlitereplica.restore.plan import continue_plan, decisive, extend
@@ -47,11 +47,11 @@ class Planner:
         store: LTXStore,
         get: Get,
         pool: Executor,
-        keep: Callable[[Part, int, bytes], object],
+        pages: Pages,
     ) -> None:
-        """``keep`` is given pages that come along with a file."""
+        """``pages`` is given what comes along with a file."""
         self.copy: LocalCopy | None = None
-        self._store, self._get, self._pool, self._keep = store, get, pool, keep
+        self._store, self._get, self._pool, self._pages = store, get, pool, pages
         self._parts: dict[_Key, Part] = {}
         self._broken: set[_Key] = set()
         self._plan_size = 0
@@ -172,10 +172,15 @@ class Planner:
     def _make(self, found: PageMap | None, plan: Sequence[FileInfo]) -> PageMap:
         """Open the files that are not known yet, and apply all."""
         missing = [info for info in plan if _key(info) not in self._parts]
-        for opened in open_parts(self._store, self._get, missing, self._pool):
-            self._parts[_key(opened.part.info)] = opened.part
-            for pgno, page in opened.pages.items():
-                self._keep(opened.part, pgno, page)
+        head = self._pages.reach.first
+        for part, pages, begin in open_parts(
+            self._store, self._get, missing, self._pool, head
+        ):
+            self._parts[_key(part.info)] = part
+            for pgno, page in pages.items():
+                self._pages.keep(part, pgno, page)
+            if begin:
+                self._pages.offer(part, begin)
         for info in plan:
             part = self._parts[_key(info)]
             found = PageMap.begin(part) if found is None else found.advance(part)

@@ -34,6 +34,7 @@ from sqlitereplica.errors import (
     SQLiteReplicaError,
     StoreError,
 )
+from sqlitereplica.reading.atonce import AtOnce
 from sqlitereplica.reading.cache import PageCache
 from sqlitereplica.reading.hydrate import Hydration, LocalCopy
 from sqlitereplica.reading.pagemap import PageMap, Part
@@ -81,14 +82,14 @@ class View:
         self.store = store
         self.moves = 0
         self._wanted, self._refresh, self._clock = wanted, refresh, clock
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="replica-read")
+        self._pool = AtOnce() if store.is_local else _threads()
         self._cache = PageCache(cache_size)
         self._in_transaction = False
         near = NEAR if store.is_local else FAR
         reach = Reach(near.first, min(near.most, cache_size // 16), near.ahead)
         get = get or store.get
         self._pages = Pages(get, self._pool, self._cache, reach)
-        self._planner = Planner(store, get, self._pool, self._pages.keep)
+        self._planner = Planner(store, get, self._pool, self._pages)
         self.hydration: Hydration | None = None
         self._is_adopted = False
         try:
@@ -262,3 +263,7 @@ class View:
     def lag(self) -> float:
         """Seconds since the replica was last looked at."""
         return self._clock() - self.seen
+
+
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_THREADS, thread_name_prefix="replica-read")

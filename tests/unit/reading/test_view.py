@@ -282,10 +282,10 @@ def test_index_that_lies_about_a_page_is_noticed(
     arrange(recorded, store, [(9, 1, 9)])
     (info,) = store.list_level(9)
     data = bytearray(store.get(info))
+    offset, _ = PageIndex.parse(bytes(data), len(data))[2]
+    data[offset : offset + 4] = (3).to_bytes(4, "big")
+    overwrite(store, info, bytes(data))
     with closing(open_view(store)) as view:
-        offset, _ = view.map.parts[0].index[2]  # type: ignore[attr-defined]
-        data[offset : offset + 4] = (3).to_bytes(4, "big")
-        overwrite(store, info, bytes(data))
         with pytest.raises(InvalidFileError) as caught:
             view.read(2)
     assert caught.value.kind == "pgno"
