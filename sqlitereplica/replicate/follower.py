@@ -10,7 +10,6 @@ an event is reported when a row of failures begins and when it ends, and ``wait`
 from __future__ import annotations
 
 import asyncio
-import atexit
 import logging
 import os
 import sqlite3
@@ -28,6 +27,7 @@ from sqlitereplica.errors import ReplicatorClosedError
 from sqlitereplica.events import Event, Observer, guarded, log_event
 from sqlitereplica.markup import card, moment_text
 from sqlitereplica.policy import Lease
+from sqlitereplica.replicate.ending import at_exit
 from sqlitereplica.replicate.fence import Fence
 from sqlitereplica.replicate.followthread import FollowThread, too_late
 from sqlitereplica.replicate.leasing import Leasing
@@ -413,5 +413,4 @@ def _stop_all() -> None:
         follower.stop(_EXIT_TIMEOUT)
 
 
-# Before the thread pools that fetch ahead shut down: see ``replicator.py``.
-getattr(threading, "_register_atexit", atexit.register)(_stop_all)
+at_exit(_stop_all, flush=lambda: None)

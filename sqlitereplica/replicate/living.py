@@ -1,22 +1,23 @@
 """What becomes of Replicators when their process forks or ends.
 
-At the exit of the interpreter each that runs is stopped, with a last flush. In the child of
+At the end of the process each that runs is stopped, with a last flush. In the child of
 a fork everything that belongs to the parent is closed or forgotten, before any other code
 runs there, and each that was started joins in anew.
 """
 
 from __future__ import annotations
 
-import atexit
 import os
-import threading
 import weakref
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from sqlitereplica.errors import SQLiteReplicaError
 from sqlitereplica.events import Event
 from sqlitereplica.replicate.channel import forget_sockets
 from sqlitereplica.replicate.desk import forget_desk
 from sqlitereplica.replicate.driver import forget_driver
+from sqlitereplica.replicate.ending import at_exit
 from sqlitereplica.replicate.housekeeper import forget_housekeeper
 from sqlitereplica.replicate.metafolder import forget_folders
 
@@ -32,8 +33,15 @@ inherited: list[Any] = []
 """What the parent's were, in the child of a fork: never used, nor freed."""
 
 
+def _flush_all() -> None:
+    """When the main thread has ended, and others go on: they are replicated as before."""
+    for replicator in list(started):
+        with suppress(SQLiteReplicaError):  # tried again at the end, if not before
+            replicator._flush()
+
+
 def _stop_all() -> None:
-    """At interpreter exit: flush what runs; failures can only be reported."""
+    """At the end of the process: flush what runs; failures can only be reported."""
     for replicator in list(started):
         try:
             replicator.stop()
@@ -58,8 +66,6 @@ def _after_fork_in_child() -> None:
         replicator._after_fork()
 
 
-# Before the thread pools shut down (the plain atexit comes after), or a store that has to
-# connect anew could not: s3fs resolves names in such a pool.
-getattr(threading, "_register_atexit", atexit.register)(_stop_all)
+at_exit(_stop_all, _flush_all)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -14,6 +14,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, get_args
@@ -307,12 +308,16 @@ class Replicator(Waiting):
             if self._role is None:
                 return
             try:
-                if self._was_used():
-                    self.sync(timeout=limit, require="all")
-            except LeaseHeldError:
-                return  # a standby: there is nothing to flush
+                self._flush(limit)
             finally:
                 self._end_role(deadline - time.monotonic())
+
+    def _flush(self, limit: float | None = None) -> None:
+        """Bring what was committed here to the replicas; raises as ``sync``."""
+        limit = self._stop_timeout if limit is None else limit
+        with suppress(LeaseHeldError):  # a standby: there is nothing to flush
+            if self._was_used():
+                self.sync(timeout=limit, require="all")
 
     def _end_role(self, timeout: float) -> None:
         with self._lock:

@@ -24,6 +24,14 @@ DECODER = "tests/unit/ltx/test_ltx_decoder.py"
 
 REPLICA_MUTANTS = (
     Mutant(
+        "the end of the main thread is taken for that of the application",
+        "replicate/ending.py",
+        "        if not _others_go_on():\n",
+        "        if main_thread_ended:\n",
+        "tests/integration/lifecycle/test_fork_and_exit.py"
+        "::test_threads_that_outlive_the_main_one_are_replicated",
+    ),
+    Mutant(
         "an encrypted object may be cut off behind a chunk",
         "store/sealing.py",
         'return number.to_bytes(11, "big") + bytes([last])',

@@ -419,6 +419,68 @@ thread.join()
     assert restored(replica) == serialized(path)
 
 
+LATE = {
+    "a thread": (
+        "thread = threading.Thread(target=work)\nthread.start()",
+        "not threading.main_thread().is_alive()",
+    ),
+    "a pool": (
+        (
+            "from concurrent.futures import ThreadPoolExecutor, thread\n"
+            "pool = ThreadPoolExecutor()\npool.submit(work)"
+        ),
+        "thread._shutdown",
+    ),
+}
+
+
+@pytest.mark.parametrize("who", LATE)
+def test_threads_that_outlive_the_main_one_are_replicated(
+    path: Path, replica: Path, who: str
+) -> None:
+    """The end of the main thread is not that of the application, nor of replication."""
+    start, is_over = LATE[who]
+    done = run(
+        path,
+        f"""
+r.start()
+def work():
+    own = sqlite3.connect(path, isolation_level=None, timeout=30)
+    while not ({is_over}):
+        time.sleep(0.01)
+    for _ in range(20):
+        own.execute("insert into t(v) values(1)")
+    r.sync()
+    print(r.status().state)
+    own.execute("insert into t(v) values('last')")
+    own.close()
+{start}
+""",
+    )
+    assert done.stdout.split() == ["running"]
+    assert restored(replica) == serialized(path)
+
+
+def test_pool_that_waits_for_work_does_not_put_the_end_off(
+    path: Path, replica: Path
+) -> None:
+    """It is stopped while stores can be reached, not when all connections are closed."""
+    done = run(
+        path,
+        """
+import atexit
+from concurrent.futures import ThreadPoolExecutor
+pool = ThreadPoolExecutor()
+pool.submit(int).result()
+atexit.register(lambda: print(r.status().state))
+r.start()
+write()
+""",
+    )
+    assert done.stdout.split() == ["stopped"]
+    assert restored(replica) == serialized(path)
+
+
 def test_process_killed_by_sigterm_loses_nothing_but_time(
     path: Path, replica: Path
 ) -> None:
