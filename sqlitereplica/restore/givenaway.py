@@ -56,7 +56,7 @@ def _is_state(path: str, page_size: int, sums: Sequence[int]) -> bool:
             return False
     except FileNotFoundError:
         pass  # then all is in the file
-    fd, key = descriptors.acquire_writable(path)
+    fd, key = descriptors.acquire(path)
     try:
         if os.fstat(fd).st_size != len(sums) * page_size:
             return False

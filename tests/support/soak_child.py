@@ -28,14 +28,13 @@ from pathlib import Path
 
 from support.ledger import StateLog, Writer, connect
 
-from sqlitereplica import Replica, Replicator, Retention
+from sqlitereplica import Mirror, Replica, Replicator, Retention
 from sqlitereplica.events import Event
 
-__all__ = ["RETENTION", "WINDOW", "SoakOrders", "spawn_soak"]
+__all__ = ["WINDOW", "SoakOrders", "spawn_soak"]
 
 WINDOW = 1.0
 """Seconds for which every point stays, single uploads too."""
-RETENTION = Retention(window=WINDOW, fine=WINDOW, keep_last=2, hourly=1, grace="200ms")
 _LEVELS = ("20ms", "60ms", "200ms")
 _MOST_PINS = 6
 
@@ -50,6 +49,10 @@ class SoakOrders:
     seed: str
     exact: bool = True
     """Whether digests are of all bytes, see ``digest_of``."""
+    mirror: str = ""
+    """Where a mirror is kept, too."""
+    window: float = WINDOW
+    """Seconds for which every point stays."""
 
 
 def spawn_soak(orders: SoakOrders) -> subprocess.Popen[str]:
@@ -91,11 +94,17 @@ class _Child:
         self.replica = Replica(orders.replica)
         self.replicator = Replicator(
             orders.database,
-            self.replica,
+            [self.replica, *([Mirror(orders.mirror)] if orders.mirror else [])],
             sync_interval=0.02,
             levels=_LEVELS,
             snapshot_interval="300ms",
-            retention=RETENTION,
+            retention=Retention(
+                window=orders.window,
+                fine=orders.window,
+                keep_last=2,
+                hourly=1,
+                grace="200ms",
+            ),
             verify_interval="2s",
             observer=self.observe,
         )
@@ -107,7 +116,9 @@ class _Child:
     def observe(self, event: Event) -> None:
         """Count what happens, and tell at once what should not."""
         self.seen[event.action] += 1
-        if event.level >= logging.WARNING:
+        # Readers may be in the way of a mirror: it says so, and waits for them.
+        is_busy = getattr(event.error, "kind", "") == "busy"
+        if event.level >= logging.WARNING and not is_busy:
             text = f"{event.action} {dict(event.data)} {event.error!r}"
             _say("E", text.replace("\n", " "))
 
@@ -135,7 +146,7 @@ class _Child:
             self.writer.change()
         place = self.log.size
         self.replicator.sync()
-        (replica,) = self.replicator.status().replicas
+        replica = self.replicator.status().replicas[0]
         _say("T", replica.txid, place)
         return replica.txid
 
