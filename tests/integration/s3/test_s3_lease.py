@@ -4,33 +4,26 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from typing import Any
 
 import pytest
+from support.leaseobjects import (
+    check_one_wins,
+    check_replaced_by_its_tag_only,
+    lease_of,
+    record,
+)
 from support.proxy import start_proxy
 from support.s3stores import open_store, through
 from support.servers import S3Server
 
 from sqlitereplica.errors import StoreError
 from sqlitereplica.store import LTXStore
-from sqlitereplica.store.lease import Record, Seen
+from sqlitereplica.store.lease import Seen
 from sqlitereplica.store.leaseobject import LeaseObject, RefusedError
 from sqlitereplica.store.s3 import QuietS3FileSystem
 
 pytestmark = pytest.mark.s3
-
-
-def record(epoch: int, nonce: str = "n") -> Record:
-    """A body."""
-    return Record(epoch=epoch, owner="h:1", node=1, nonce=nonce)
-
-
-def lease_of(store: LTXStore) -> LeaseObject:
-    """The object of a replica."""
-    found = store.lease_object()
-    assert found is not None
-    return found
 
 
 def test_lock_json_is_made_once_and_replaced_by_its_tag_only(
@@ -40,22 +33,14 @@ def test_lock_json_is_made_once_and_replaced_by_its_tag_only(
     store = open_store(s3_server, s3_server.url(bucket, "lease/plain"))
     lease = lease_of(store)
     assert lease.probe() is None
-    assert lease.read() == Seen(None, None)
-    first = lease.write(record(1), None)
-    with pytest.raises(RefusedError):
-        lease.write(record(1, "x"), None)
-    second = lease.write(record(2), first)
-    for stale in (None, first):
-        with pytest.raises(RefusedError):
-            lease.write(record(3), stale)
-    assert lease.read() == Seen(record(2), second)
+    last = check_replaced_by_its_tag_only(lease)
     fs = s3_server.filesystem()
     assert fs.find(f"{bucket}/lease/plain") == [f"{bucket}/lease/plain/lock.json"]
     body = json.loads(fs.cat_file(f"{bucket}/lease/plain/lock.json"))
     assert (body["generation"], body["owner"]) == (2, "h:1")
     fs.rm_file(f"{bucket}/lease/plain/lock.json")
     with pytest.raises(RefusedError):
-        lease.write(record(3), second)
+        lease.write(record(3), last)
 
 
 def test_of_many_that_replace_lock_json_at_once_one_wins(
@@ -63,32 +48,7 @@ def test_of_many_that_replace_lock_json_at_once_one_wins(
 ) -> None:
     """By If-Match, each time anew."""
     store = open_store(s3_server, s3_server.url(bucket, "lease/race"))
-    lease = lease_of(store)
-    tag = lease.write(record(1), None)
-    for turn in range(10):
-        won: list[str] = []
-        barrier = threading.Barrier(4)
-
-        def contend(
-            n: int, expect: str, won: list[str], start: threading.Barrier
-        ) -> None:
-            start.wait()
-            try:
-                won.append(lease.write(record(2, f"{expect}-{n}"), expect))
-            except (RefusedError, StoreError):
-                return
-
-        threads = [
-            threading.Thread(target=contend, args=(n, tag, won, barrier))
-            for n in range(4)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(won) == 1, turn
-        tag = won[0]
-        assert lease.read().tag == tag
+    check_one_wins(lease_of(store), 10)
 
 
 def test_write_of_which_the_answer_is_lost_is_an_error_and_can_be_read(

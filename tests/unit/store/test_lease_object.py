@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 from pathlib import Path
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from support.leaseobjects import (
+    check_one_wins,
+    check_replaced_by_its_tag_only,
+    lease_of,
+    record,
+)
 
 from sqlitereplica.errors import StoreError
 from sqlitereplica.store import LTXStore
-from sqlitereplica.store.lease import Record, Seen
+from sqlitereplica.store.lease import Seen
 from sqlitereplica.store.leaseobject import LeaseObject, RefusedError
-
-
-def record(epoch: int, nonce: str = "n") -> Record:
-    """A body."""
-    return Record(epoch=epoch, owner="h:1", node=1, nonce=nonce)
 
 
 class Memory(MemoryFileSystem):
@@ -35,53 +35,19 @@ def lease(request: pytest.FixtureRequest, tmp_path: Path) -> LeaseObject:
     Memory.store.clear()
     where = str(tmp_path / "replica") if request.param == "folder" else Memory()
     path = None if request.param == "folder" else "/replica"
-    found = LTXStore.open(where, path=path).lease_object()
-    assert found is not None
+    found = lease_of(LTXStore.open(where, path=path))
     assert found.probe() is None
     return found
 
 
 def test_object_is_made_once_and_replaced_by_its_tag_only(lease: LeaseObject) -> None:
     """Whoever expects anything else is refused, and changes nothing."""
-    assert lease.read() == Seen(None, None)
-    first = lease.write(record(1), None)
-    assert lease.read() == Seen(record(1), first)
-    with pytest.raises(RefusedError):
-        lease.write(record(1, "x"), None)
-    second = lease.write(record(2), first)
-    for stale in (None, first):
-        with pytest.raises(RefusedError):
-            lease.write(record(3), stale)
-    assert lease.read() == Seen(record(2), second)
+    check_replaced_by_its_tag_only(lease)
 
 
 def test_of_many_that_replace_it_at_once_one_wins(lease: LeaseObject) -> None:
     """Each time anew."""
-    tag = lease.write(record(1), None)
-    for turn in range(20):
-        won: list[str] = []
-        barrier = threading.Barrier(4)
-
-        def contend(
-            n: int, expect: str, won: list[str], start: threading.Barrier
-        ) -> None:
-            start.wait()
-            try:
-                won.append(lease.write(record(2, f"{n}"), expect))
-            except RefusedError:
-                return
-
-        threads = [
-            threading.Thread(target=contend, args=(n, tag, won, barrier))
-            for n in range(4)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(won) == 1, turn
-        tag = won[0]
-        assert lease.read().tag == tag
+    check_one_wins(lease, 20)
 
 
 def test_who_comes_when_the_next_number_was_tidied_away_is_refused(
@@ -100,8 +66,7 @@ def test_who_comes_when_the_next_number_was_tidied_away_is_refused(
 
 def test_few_numbers_are_left_in_a_folder(tmp_path: Path) -> None:
     """And nothing else: no temporary file, no probe."""
-    lease = LTXStore.open(tmp_path).lease_object()
-    assert lease is not None
+    lease = lease_of(LTXStore.open(tmp_path))
     lease.probe()
     tag = None
     for n in range(50):
@@ -119,16 +84,14 @@ def test_filesystem_without_hard_links_holds_no_lease(
         raise OSError(errno.EPERM, "no links here")
 
     monkeypatch.setattr(os, "link", no_links)
-    lease = LTXStore.open(tmp_path).lease_object()
-    assert lease is not None
+    lease = lease_of(LTXStore.open(tmp_path))
     assert "hard links" in str(lease.probe())
 
 
 def test_folder_that_cannot_be_written_is_a_store_error(tmp_path: Path) -> None:
     """Not a reason to go on without a lease."""
     (tmp_path / "replica").write_text("a file")
-    lease = LTXStore.open(tmp_path / "replica").lease_object()
-    assert lease is not None
+    lease = lease_of(LTXStore.open(tmp_path / "replica"))
     with pytest.raises(StoreError):
         lease.probe()
 
