@@ -6,6 +6,7 @@ import json
 import sqlite3
 import sys
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from support.workers import WorkerProcess
 
 from sqlitereplica import Replica, restore, verify
 
-__all__ = ["HostProcess", "Place", "begin", "stored"]
+__all__ = ["HostProcess", "Place", "begin", "stored", "values_of"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,12 @@ class HostProcess(WorkerProcess):
             json.dumps(given),
         ]
 
+    def commit(self, *values: int) -> None:
+        """Commit each, and return when they are durable."""
+        for value in values:
+            self("write", value)
+        self("sync")
+
 
 def stored(place: Place, folder: Path) -> list[int]:
     """What the newest state of the replica has; it is proven to be sound."""
@@ -48,17 +55,17 @@ def stored(place: Place, folder: Path) -> list[int]:
     verify(replica).raise_for_problems()
     target = folder / "restored.db"
     restore(replica, target, if_exists="replace")
-    db = sqlite3.connect(target)
-    try:
+    return values_of(target)
+
+
+def values_of(path: Path) -> list[int]:
+    """What a database has."""
+    with closing(sqlite3.connect(path)) as db:
         return [v for (v,) in db.execute("select v from t order by v")]
-    finally:
-        db.close()
 
 
 def begin(host: HostProcess, *values: int) -> None:
     """Start, and commit durably."""
     host("start")
     host("open")
-    for value in values:
-        host("write", value)
-    host("sync")
+    host.commit(*values)

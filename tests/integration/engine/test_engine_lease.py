@@ -75,6 +75,13 @@ def headers(store: LTXStore) -> list[Header]:
     return [Header.unpack(store.get(info, 0, 100)) for info in level0(store)]
 
 
+def commit_late(one: LeasedHost, value: int) -> None:
+    """A commit whose put stays on its way until the store is told to ``arrive``."""
+    one.store.delays = True  # type: ignore[attr-defined]
+    one.commit(value)
+    assert one.sync() == "waits"
+
+
 def take_over(two: LeasedHost, clock: FakeClock) -> None:
     """Wait for the TTL and bring the database to the newest state."""
     assert not two.contend()
@@ -161,9 +168,7 @@ def test_late_put_that_is_there_before_the_fence_is_gone_on_from(
     one: LeasedHost, host: MakeHost, clock: FakeClock, tmp_path: Path
 ) -> None:
     """It came after the database was brought up: so that is not the newest state now."""
-    one.store.delays = True  # type: ignore[attr-defined]
-    one.commit(2)
-    assert one.sync() == "waits"
+    commit_late(one, 2)
     two = host("two")
     take_over(two, clock)
     one.store.arrive()  # type: ignore[attr-defined]
@@ -184,9 +189,7 @@ def test_late_put_that_takes_the_name_of_the_fence_makes_it_look_again(
     one: LeasedHost, host: MakeHost, clock: FakeClock
 ) -> None:
     """It arrived between the listing and the fence: nothing is acknowledged on top of it."""
-    one.store.delays = True  # type: ignore[attr-defined]
-    one.commit(2)
-    assert one.sync() == "waits"
+    commit_late(one, 2)
     two = host("two")
     take_over(two, clock)
     real = two.store.put
@@ -209,9 +212,7 @@ def test_late_put_after_the_fence_is_refused(
     one: LeasedHost, host: MakeHost, clock: FakeClock, tmp_path: Path
 ) -> None:
     """By the store itself: the name is taken."""
-    one.store.delays = True  # type: ignore[attr-defined]
-    one.commit(2)
-    assert one.sync() == "waits"
+    commit_late(one, 2)
     two = host("two")
     take_over(two, clock)
     two.replicate()

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import os
 import signal
-import sqlite3
 from pathlib import Path
 
 import pytest
-from support.hosts import HostProcess, Place, begin, stored
+from support.hosts import HostProcess, Place, begin, stored, values_of
 from support.workers import Refused, until
 
 LEASE = {"lease": 15}
@@ -39,15 +38,13 @@ def test_deploy_overlap_loses_and_forks_nothing(tmp_path: Path, place: Place) ->
             new("sync")
         assert refused.value.answer["error"] == "LeaseHeldError"
         for value in range(2, 12):
-            old("write", value)
-            old("sync")
+            old.commit(value)
         old("write", 12)  # flushed by its stop
         old("stop")
         new("wait_active", 60)
         new("open")
         assert new("values") == list(range(1, 13))
-        new("write", 13)
-        new("sync")
+        new.commit(13)
         status = new("status")
         assert (status["state"], status["lease"]["epoch"]) == ("running", 2)
         new("stop")
@@ -66,16 +63,14 @@ def test_stopped_for_longer_than_the_ttl_it_wakes_up_as_a_zombie_and_is_told(
         old.kill(signal.SIGSTOP)
         new("wait_active", 60)
         new("open")
-        new("write", 2)
-        new("sync")
+        new.commit(2)
         old.begin("write", 666)
         old.kill(signal.SIGCONT)
         old.end()
         with pytest.raises(Refused) as refused:
             old("sync")
         assert refused.value.answer["error"] == "LeaseLostError"
-        new("write", 3)
-        new("sync")
+        new.commit(3)
         with pytest.raises(Refused) as refused:
             old("stop")
         assert refused.value.answer["error"] == "LeaseLostError"
@@ -97,8 +92,7 @@ def test_killed_host_is_followed_by_its_standby_and_comes_back_as_one(
         second("wait_active", 60)
         second("open")
         assert second("values") == [1, 2]
-        second("write", 3)
-        second("sync")
+        second.commit(3)
         with HostProcess(tmp_path / "first", place, **SHORT_STANDBY) as again:
             again("start")
             until(lambda: again("status")["txid"] == second("status")["txid"])
@@ -108,8 +102,7 @@ def test_killed_host_is_followed_by_its_standby_and_comes_back_as_one(
             second("stop")
             again("wait_active", 60)
             again("open")
-            again("write", 4)
-            again("sync")
+            again.commit(4)
             again("stop")
     assert stored(place, tmp_path) == [1, 2, 3, 4]
 
@@ -120,18 +113,7 @@ def begin_as_standby(host: HostProcess, *values: int) -> None:
     until(lambda: host("status")["lease"]["state"] == "held")
     host("open")
     host("wait_active", 60)
-    for value in values:
-        host("write", value)
-    host("sync")
-
-
-def values_of(path: Path) -> list[int]:
-    """What a database has."""
-    db = sqlite3.connect(path)
-    try:
-        return [v for (v,) in db.execute("select v from t order by v")]
-    finally:
-        db.close()
+    host.commit(*values)
 
 
 @only_folder
@@ -166,8 +148,7 @@ def test_start_waits_for_the_lease_and_gives_up_in_time(
         new.end()
         new("open")
         assert new("values") == [1]
-        new("write", 2)
-        new("sync")
+        new.commit(2)
         new("stop")
     assert stored(place, tmp_path) == [1, 2]
 
@@ -191,8 +172,7 @@ def test_database_that_another_host_has_overtaken_is_refused(
         new("restore")
         new("start")
         new("open")
-        new("write", 3)
-        new("sync")
+        new.commit(3)
         new("stop")
     assert stored(place, tmp_path) == [1, 2, 3]
 
