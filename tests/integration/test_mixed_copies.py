@@ -25,12 +25,6 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """The database of a test."""
-    return tmp_path / "a.db"
-
-
-@pytest.fixture
 def app(path: Path) -> Iterator[sqlite3.Connection]:
     """The application, on the stdlib's SQLite, with something in its WAL."""
     connection = make_database(path)

@@ -1,4 +1,4 @@
-"""A database of an application, and a capture that is attached to it."""
+"""A capture that is attached to the database of an application."""
 
 from __future__ import annotations
 
@@ -7,21 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.capturing import Captured, make_database
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Where the database of a test is."""
-    return tmp_path / "a.db"
-
-
-@pytest.fixture
-def db(path: Path) -> Iterator[sqlite3.Connection]:
-    """The application's connection."""
-    connection = make_database(path)
-    yield connection
-    connection.close()
+from support.capturing import Captured
 
 
 @pytest.fixture

@@ -1,29 +1,13 @@
-"""A database, a replica, and a Replicator stepped by hand."""
+"""A replica, and a Replicator stepped by hand."""
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.capturing import make_database
 from support.stepping import Stepped
 from support.told import MakeStepped, ToldStore
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """The database of a test."""
-    return tmp_path / "a.db"
-
-
-@pytest.fixture
-def db(path: Path) -> Iterator[sqlite3.Connection]:
-    """The application."""
-    connection = make_database(path)
-    yield connection
-    connection.close()
 
 
 @pytest.fixture

@@ -181,7 +181,7 @@ def test_view_never_reads_another_file(db: sqlite3.Connection, path: Path) -> No
     assert source is not None
     wal = source._wal
     captured.capture.detach()
-    assert os.readlink(DESCRIPTORS / str(wal)).endswith("a.db-wal")
+    assert os.readlink(DESCRIPTORS / str(wal)).endswith("app.db-wal")
     with pytest.raises(ViewEndedError):
         list(pages)
     assert first[0] == 1
@@ -204,7 +204,7 @@ def test_view_of_a_database_that_was_replaced_keeps_its_descriptor(
     for suffix in ("", "-wal", "-shm"):
         os.unlink(f"{path}{suffix}")
     captured.capture.detach()
-    assert os.readlink(DESCRIPTORS / str(main)).endswith("a.db (deleted)")
+    assert os.readlink(DESCRIPTORS / str(main)).endswith("app.db (deleted)")
     view.release()
     assert not (DESCRIPTORS / str(main)).exists()
 

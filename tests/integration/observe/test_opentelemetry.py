@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from support.capturing import make_database
 from support.lifetime import await_true, write
 
 from sqlitereplica import NotRestorableError, Replicator, restore
 from sqlitereplica.integrations.opentelemetry import OpenTelemetryObserver
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    """The application's connection."""
-    with closing(make_database(tmp_path / "app.db")) as connection:
-        yield connection
 
 
 def test_spans_of_a_wait_are_in_the_callers_trace(

@@ -6,7 +6,6 @@ import os
 import signal
 import sqlite3
 import sys
-from collections.abc import Iterator
 from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
@@ -14,7 +13,6 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
-from support.capturing import make_database
 from support.lifetime import await_true, write
 from support.switchable import SwitchableFileSystem
 from support.webserver import WebServer
@@ -37,13 +35,6 @@ APPS = Path(__file__).parents[2] / "apps"
 def registry() -> CollectorRegistry:
     """One of the test's own."""
     return CollectorRegistry()
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    """The application's connection."""
-    with closing(make_database(tmp_path / "app.db")) as connection:
-        yield connection
 
 
 def test_metrics_of_a_working_replicator(

@@ -1,4 +1,4 @@
-"""A database of an application, and the folder of its replica."""
+"""A database of an application and the folder of its replica; folders below may differ."""
 
 from __future__ import annotations
 
