@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from support.ledger import StateLog, Writer, connect
@@ -31,10 +31,11 @@ from support.ledger import StateLog, Writer, connect
 from sqlitereplica import Mirror, Replica, Replicator, Retention
 from sqlitereplica.events import Event
 
-__all__ = ["WINDOW", "SoakOrders", "spawn_soak"]
+__all__ = ["RETENTION", "WINDOW", "SoakOrders", "spawn_soak"]
 
 WINDOW = 1.0
 """Seconds for which every point stays, single uploads too."""
+RETENTION = Retention(window=WINDOW, fine=WINDOW, keep_last=2, hourly=1, grace="200ms")
 _LEVELS = ("20ms", "60ms", "200ms")
 _MOST_PINS = 6
 
@@ -98,13 +99,7 @@ class _Child:
             sync_interval=0.02,
             levels=_LEVELS,
             snapshot_interval="300ms",
-            retention=Retention(
-                window=orders.window,
-                fine=orders.window,
-                keep_last=2,
-                hourly=1,
-                grace="200ms",
-            ),
+            retention=replace(RETENTION, window=orders.window, fine=orders.window),
             verify_interval="2s",
             observer=self.observe,
         )
