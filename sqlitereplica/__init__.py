@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from sqlitereplica.errors import (
     AnotherWriterError,
     ChecksumMismatchError,
@@ -62,6 +64,14 @@ from sqlitereplica.restore import (
 )
 from sqlitereplica.store import Encryption, Pin, Replica
 
+if TYPE_CHECKING:
+    from sqlitereplica.group import (
+        GroupHealth,
+        GroupStatus,
+        MemberStatus,
+        ReplicatorGroup,
+    )
+
 __all__ = [
     "AnotherWriterError",
     "Branch",
@@ -75,12 +85,15 @@ __all__ = [
     "FollowTimeoutError",
     "Follower",
     "FollowerStatus",
+    "GroupHealth",
+    "GroupStatus",
     "HealthReport",
     "InvalidFileError",
     "Lease",
     "LeaseHeldError",
     "LeaseLostError",
     "LeaseStatus",
+    "MemberStatus",
     "Mirror",
     "MixedSQLiteCopiesError",
     "NotRestorableError",
@@ -93,6 +106,7 @@ __all__ = [
     "ReplicaStatus",
     "Replicator",
     "ReplicatorClosedError",
+    "ReplicatorGroup",
     "Require",
     "RestorePoint",
     "RestorePoints",
@@ -121,10 +135,17 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> str:
-    """Look the version up only when it is asked for: metadata are slow to read."""
+_GROUP = frozenset({"GroupHealth", "GroupStatus", "MemberStatus", "ReplicatorGroup"})
+
+
+def __getattr__(name: str) -> Any:
+    """Look up only when asked for: the version (metadata are slow to read), and groups."""
     if name == "__version__":
         from importlib.metadata import version
 
         return version("sqlitereplica")
+    if name in _GROUP:
+        from sqlitereplica import group
+
+        return getattr(group, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

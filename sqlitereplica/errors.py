@@ -342,7 +342,8 @@ class DatabaseStateError(SQLiteReplicaError):
     ``"continuity"`` (locks of ours were dropped), ``"diverged"`` (not what another host
     replicated), ``"elsewhere"`` (another Replicator has it), ``"forked"`` (inherited
     connections are open in this child), ``"meta-folder"``, ``"mixed-sqlite"`` or
-    ``"sqlite"`` (anything else that SQLite says); ``path`` is the database file.
+    ``"sqlite"`` (anything else that SQLite says); of a database of a group also ``"twice"``,
+    ``"name"``, ``"link"``, ``"folder"``, ``"unknown"``, ``"removed"``. ``path`` is the file.
     """
 
     def __init__(self, message: str, *, path: str, kind: str) -> None:

@@ -29,8 +29,9 @@ class Event:
     ``action`` is a stable word: ``attach``, ``capture-error``, ``upload``,
     ``delta``, ``snapshot``, ``behind``, ``replica-error``, ``replica-ok``, ``fenced``,
     ``table-error``, ``checkpoint-error``, ``replica-damaged``, ``exit-flush-failed``,
-    ``peer``, ``election-error``, ``desk-error``, ``boot``; in detail ``operation``,
-    ``checkpoint``, ``increment``, ``sync``, ``status``.
+    ``peer``, ``election-error``, ``desk-error``, ``boot``, ``parked``, ``removed``,
+    ``group-error``; in detail ``operation``, ``checkpoint``, ``increment``, ``sync``,
+    ``status``.
     """
 
     action: str

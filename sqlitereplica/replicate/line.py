@@ -18,6 +18,7 @@ from sqlitereplica.policy import Retention
 from sqlitereplica.replicate.compaction import CompactionTask, compact_level
 from sqlitereplica.replicate.drill import Drill, DrillTask
 from sqlitereplica.replicate.engine import Engine
+from sqlitereplica.replicate.foresight import foresee
 from sqlitereplica.replicate.gate import OPEN, Gate
 from sqlitereplica.replicate.history import History
 from sqlitereplica.replicate.options import HistoryOptions
@@ -62,6 +63,8 @@ class Line:
         prefix = f"recent-{zlib.crc32(name.encode()):08x}"
         self._engine, self._peers, self._now = engine, peers, now
         self._policy = history.retention
+        self._levels, self._amplification = history.levels, history.amplification
+        self._snapshot_interval = history.snapshot_interval
         self.recent = Recent(folder, prefix, _RECENT_BYTES)
         self._observer, self._name, self._database = observer, name, database
         self.worker = ReplicaWorker(
@@ -113,7 +116,9 @@ class Line:
             )
             for level, interval in enumerate(history.levels, 1)
         ]
-        self.retention = self._retain(history.retention, clock)
+        # Beside the scratch folder, which is emptied at each start.
+        notes = folder.parent / f"unneeded-{zlib.crc32(name.encode()):08x}"
+        self.retention = self._retain(history.retention, clock, notes)
         self.drills = self._make_drills(history, clock, sleep, rng)
         self.history = History(
             self.shop,
@@ -124,7 +129,12 @@ class Line:
             rng=rng,
         )
 
-    def _retain(self, policy: Retention, clock: Callable[[], float]) -> RetentionTask:
+    def _retain(
+        self,
+        policy: Retention,
+        clock: Callable[[], float],
+        notes: Path | None = None,
+    ) -> RetentionTask:
         return RetentionTask(
             self.shop,
             policy,
@@ -132,6 +142,7 @@ class Line:
             is_healing=lambda: bool(self.repair.broken),
             now_ms=self._now_ms,
             clock=clock,
+            notes=notes,
         )
 
     def _opened(self, open_store: Callable[[], LTXStore]) -> LTXStore:
@@ -215,8 +226,29 @@ class Line:
         self.history.perform(RetentionTask.job, task.run)
 
     def close(self) -> None:
-        """Leave nothing behind."""
+        """Leave nothing behind but what the next life is to know."""
         self.recent.clear()
+        self.retention.close()
+
+    def next_tending(self) -> int | None:
+        """When history has something to do if nothing is committed any more.
+
+        Milliseconds since the epoch, not after now if there is something already; None for
+        never.
+        """
+        now = self._now_ms()
+        due = foresee(
+            self.worker.catalog.files(),
+            now,
+            levels=self._levels,
+            snapshot_interval=self._snapshot_interval,
+            amplification=self._amplification,
+            policy=self._policy,
+            pins=self.retention.pins,
+        )
+        rest = self.retention.rest_of_grace()
+        times = [due] if rest is None else [due, now + max(0, round(rest * 1000))]
+        return min((time for time in times if time is not None), default=None)
 
     def status(self) -> ReplicaStatus:
         """How it fares."""

@@ -160,6 +160,8 @@ class Replicator(Waiting):
         super().__init__(require, replicas=len(self._options.names))
         self._stop_timeout, self._restore = stop_timeout, restore
         self._booting = False
+        self._rejoins = True
+        """Whether the copy in the child of a fork goes on."""
         self._make_locks()
         self._role: Running | Peer | None = None
         self._inherited_it = False
@@ -342,6 +344,7 @@ class Replicator(Waiting):
             self._inherited_it = True
         if was is not None:
             inherited.append(was)
+        if was is not None and self._rejoins:
             self._role = peer = self._make_peer(None, _REJOIN_AFTER)
             peer.begin()
 

@@ -69,6 +69,7 @@ __all__ = [
     "KeptPoint",
     "Level0Files",
     "due",
+    "grace_of",
     "kept_points",
     "level0_files",
     "needed_files",
@@ -225,7 +226,7 @@ def due(
     unneeded = unneeded_files(listed, policy, now, pins)
     since = {file: doomed.get(file, clock) for file in unneeded}
     grace = policy.grace_seconds
-    expired = [f for f in unneeded if clock - since[f] >= _grace_of(f, grace)]
+    expired = [f for f in unneeded if clock - since[f] >= grace_of(f, grace)]
     held = _leading_to(set(unneeded).difference(expired), listed) if expired else set()
     return Decision(tuple(f for f in expired if f not in held), since)
 
@@ -241,7 +242,8 @@ def _leading_to(
     return _needed(chains, ((i, _END_OF_TIME) for i in found if i is not None))
 
 
-def _grace_of(file: FileInfo, grace: float) -> float:
+def grace_of(file: FileInfo, grace: float) -> float:
+    """Seconds that a file stays when it is not needed any more."""
     return grace if file.level else min(grace, _LEVEL_0_GRACE)
 
 

@@ -323,6 +323,11 @@ class Running:
         workers = [line.worker for line in self.lines]
         return pin_everywhere(name, self.options.replicas, workers)
 
+    def next_tending(self) -> int | None:
+        """When history has something to do if nothing is committed any more; see ``Line``."""
+        times = [line.next_tending() for line in self.lines]
+        return min((time for time in times if time is not None), default=None)
+
     # -- status ----------------------------------------------------------------------
 
     def _tell_status(self) -> None:

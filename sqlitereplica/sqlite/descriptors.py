@@ -20,6 +20,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -146,10 +147,10 @@ def sweep() -> None:
     with _lock:
         idle = [(k, e) for k, e in _entries.items() if e.users == 0]
         crowded = len(idle) > MAX_IDLE
-        others = list(_open_files()) if crowded else []
+        others = Counter(_open_files()) if crowded else Counter()
         for key, entry in idle:
             unlinked = os.fstat(entry.fd).st_nlink == 0
-            if unlinked or (crowded and others.count(key) == entry.own):
+            if unlinked or (crowded and others[key] == entry.own):
                 entry.close()
                 del _entries[key]
 

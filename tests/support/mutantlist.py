@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from support.mutants_apps import APPS_MUTANTS
 from support.mutants_follow import FOLLOW_MUTANTS
+from support.mutants_group import GROUP_MUTANTS
 from support.mutants_lease import LEASE_MUTANTS
 from support.mutants_reading import READING_MUTANTS
 from support.mutants_replica import REPLICA_MUTANTS
@@ -18,4 +19,5 @@ MUTANTS = (
     *FOLLOW_MUTANTS,
     *READING_MUTANTS,
     *APPS_MUTANTS,
+    *GROUP_MUTANTS,
 )

@@ -33,6 +33,7 @@ LAYERS: list[set[str]] = [
     {"restore"},
     {"reading"},
     {"replicate"},
+    {"group"},
     {"integrations"},
     {"config", "testing"},
     {"cli", "demo"},
