@@ -111,14 +111,15 @@ class _Life:
     """One lifespan: that of the application, with replication around it.
 
     Replication begins before the application sees "startup", and ends before the server
-    hears that the application has shut down. One that ends before it has answered knows no
-    lifespans, by the specification: its part is then played here.
+    hears that the application has shut down. One that ends before it has answered, or that
+    answers something else, knows no lifespans, by the specification: its part is then played
+    here. So it is, to the end, if it ends without having waited for that.
     """
 
     def __init__(self, app: ASGIApp, make: Callable[[], Startable], state: str) -> None:
         self._app, self._make, self._state = app, make, state
         self._replicator: Startable | None = None
-        self._answered = False
+        self._started = self._ended = False
 
     async def run(self, scope: Message, receive: Receive, send: Send) -> None:
         """Play it from startup to shutdown."""
@@ -141,26 +142,35 @@ class _Life:
     async def _live(
         self, startup: Message, scope: Message, receive: Receive, send: Send
     ) -> None:
-        waiting = [startup]
+        waiting, shutdown = [startup], []
 
         async def receive_first_the_startup() -> Message:
-            return waiting.pop() if waiting else await receive()
+            if waiting:
+                return waiting.pop()
+            shutdown.append(await receive())
+            return shutdown[-1]
 
         async def send_once_flushed(message: Message) -> None:
-            self._answered = True
-            if message["type"] != "lifespan.startup.complete":
+            if not message["type"].startswith("lifespan."):
+                raise RuntimeError(f"{message['type']} is no answer to a lifespan")
+            if message["type"] == "lifespan.startup.complete":
+                self._started = True
+            else:
+                self._ended = True
                 message = await self._flushed(message)
             await send(message)
 
         try:
             await self._app(scope, receive_first_the_startup, send_once_flushed)
         except Exception as error:
-            if self._answered:
+            if self._started or self._ended:
                 raise
             logger.info("the application has no lifespan: %r", error)
-        if not self._answered:
+        if not self._started and not self._ended:
             await send({"type": "lifespan.startup.complete"})
-            await receive()
+        if not self._ended:
+            if not shutdown:
+                await receive()
             await send(await self._flushed({"type": "lifespan.shutdown.complete"}))
 
     async def _flushed(self, last: Message) -> Message:

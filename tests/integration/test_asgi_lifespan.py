@@ -101,7 +101,26 @@ async def silent(scope: Any, receive: Any, send: Any) -> None:
     """An application that ignores what is no HTTP."""
 
 
-@pytest.mark.parametrize("app", [polite, unknowing, silent])
+async def thoughtless(scope: Any, receive: Any, send: Any) -> None:
+    """An application that takes everything for a request."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+
+
+async def hasty(scope: Any, receive: Any, send: Any) -> None:
+    """An application that has started, and does not wait for the end."""
+    await receive()
+    await send(STARTED)
+
+
+async def taciturn(scope: Any, receive: Any, send: Any) -> None:
+    """An application that waits for the end, and does not say that it is done."""
+    await hasty(scope, receive, send)
+    await receive()
+
+
+@pytest.mark.parametrize(
+    "app", [polite, unknowing, silent, thoughtless, hasty, taciturn]
+)
 def test_application_is_replicated_from_startup_to_shutdown(
     app: Any, database: Database
 ) -> None:
