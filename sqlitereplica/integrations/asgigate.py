@@ -96,10 +96,15 @@ class DurabilityMiddleware:
 
 
 class _Answer:
-    """One answer on its way out."""
+    """One answer on its way out.
+
+    Its start is kept until the first part of its body comes, as ASGI lets servers do: what
+    the application commits in between belongs to it.
+    """
 
     def __init__(self, gate: Gate, looks: Looks, send: Send) -> None:
         self._gate, self._looks, self._send = gate, looks, send
+        self._start: Message | None = None
         self._parts = 0
         self._refused = False
 
@@ -107,25 +112,29 @@ class _Answer:
         """Pass a message on when its time has come."""
         if self._refused:
             return  # the client has got another answer
-        match message["type"]:
-            case "http.response.start":
-                await self._start(message)
-            case "http.response.body":
-                await self._body(message)
-            case _:
-                await self._send(message)
+        if message["type"] == "http.response.start":
+            self._start = message
+            return
+        start, self._start = self._start, None
+        if start is not None and not await self._open(start):
+            return
+        if message["type"] == "http.response.body":
+            await self._body(message)
+        else:
+            await self._send(message)
 
-    async def _start(self, message: Message) -> None:
+    async def _open(self, start: Message) -> bool:
+        """Let the answer begin when it may; False if it must not."""
         held, error = await self._hold()
         if self._gate.fails(error):
             self._refused = True
             await self._refuse()
-            return
+            return False
         if held:
             mark = (_HEADER, b"no" if error else b"yes")
-            headers = [*message.get("headers", ()), mark]
-            message = {**message, "headers": headers}
-        await self._send(message)
+            start = {**start, "headers": [*start.get("headers", ()), mark]}
+        await self._send(start)
+        return True
 
     async def _body(self, message: Message) -> None:
         ends = not message.get("more_body", False)

@@ -12,7 +12,7 @@ the same time make no difference to that but the wait, which all of them share.
 Requests by methods that are safe (RFC 9110: GET, HEAD, OPTIONS, TRACE) are not looked at:
 on a busy server something is committed during every one of them.
 
-An answer that is streamed is held at its start and once more before its end, for what was
+An answer that is streamed is held at its first part and once more before its end, for what was
 committed in between. ``asgigate.py`` and ``wsgi.py`` put this around applications.
 """
 

@@ -64,15 +64,10 @@ def answer(method: str, path: str, replicator: Replicator) -> Iterator[bytes]:
 
 async def asgi_core(scope: Any, receive: Any, send: Any) -> None:
     """The application without its gate."""
-    parts = answer(scope["method"], scope["path"], scope["state"]["replicator"])
-    # What is written before the first part is written before the answer begins.
-    held = [next(parts)]
     await send({"type": "http.response.start", "status": 200, "headers": []})
-    for part in parts:
-        held.append(part)
-        body = {"type": "http.response.body", "body": held.pop(0), "more_body": True}
-        await send(body)
-    await send({"type": "http.response.body", "body": held.pop()})
+    for part in answer(scope["method"], scope["path"], scope["state"]["replicator"]):
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
 
 
 def by_path(strict: Any, lax: Any) -> Any:

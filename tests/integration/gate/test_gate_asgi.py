@@ -72,6 +72,29 @@ def test_answer_waits_for_its_commit(
     assert end == body(b"x")
 
 
+def test_commit_behind_the_start_is_waited_for(
+    replicator: Replicator, db: sqlite3.Connection, store: SwitchableFileSystem
+) -> None:
+    """An answer in one part is as good as one in several: nothing of it goes out before."""
+    app = app_of(START, lambda: write(db), body(b"x"))
+    before = len(store.store)
+    start, _ = serve(DurabilityMiddleware(app, replicator))
+    assert YES in start["headers"] and len(store.store) == before + 1
+    store.hang()
+    start, end = serve(DurabilityMiddleware(app, replicator, timeout=0.05))
+    assert (start["status"], end["body"]) == (503, BODY)
+
+
+def test_messages_of_extensions_keep_their_place(replicator: Replicator) -> None:
+    """Behind the start, or before it."""
+    early, trailers, path = (
+        {"type": f"http.response.{name}"}
+        for name in ("early_hint", "trailers", "pathsend")
+    )
+    for messages in ([early, START, body(b"x"), trailers], [START, path]):
+        assert serve(DurabilityMiddleware(app_of(*messages), replicator)) == messages
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "DELETE"])
 def test_request_that_commits_nothing_goes_through_as_it_is(
     replicator: Replicator, store: SwitchableFileSystem, method: str
