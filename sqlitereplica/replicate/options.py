@@ -17,7 +17,13 @@ from sqlitereplica.replicate.schedule import DEFAULT_LEVELS, parse_levels
 from sqlitereplica.sqlite import Connect
 from sqlitereplica.store import Replica
 
-__all__ = ["Options", "ReplicaLike", "database_path", "replica_values"]
+__all__ = [
+    "Options",
+    "ReplicaLike",
+    "database_path",
+    "replica_values",
+    "seconds_of",
+]
 
 ReplicaLike: TypeAlias = str | os.PathLike[str] | Replica | Mirror
 
@@ -127,6 +133,11 @@ def _interval(duration: Duration | None, name: str) -> int | None:
     return found
 
 
+def seconds_of(duration: Duration, name: str) -> float:
+    """Seconds of a duration that is not negative; ValueError or TypeError for none."""
+    return parse_duration(duration, name).total_seconds()
+
+
 def database_path(db: str | os.PathLike[str]) -> str:
     """The real path of a database file; ValueError for what is none."""
     path = os.fspath(db)
@@ -143,6 +154,8 @@ def replica_values(
     """Replicas and mirrors as values; ValueError if there are none, or two of one name."""
     if isinstance(replicas, (str, os.PathLike, Replica, Mirror)):
         replicas = [replicas]
+    if not isinstance(replicas, Iterable):
+        raise ValueError(_no_replica(replicas))
     values = [_replica_value(r) for r in replicas]
     if not values:
         raise ValueError("replicas must name at least one destination")
@@ -160,7 +173,9 @@ def _replica_value(replica: ReplicaLike) -> Replica | Mirror:
     if isinstance(replica, Replica | Mirror):
         return replica
     if not isinstance(replica, str | os.PathLike):
-        raise ValueError(
-            f"a replica is a URL, a folder, a Replica or a Mirror: {replica!r}"
-        )
+        raise ValueError(_no_replica(replica))
     return Replica(replica)
+
+
+def _no_replica(given: object) -> str:
+    return f"a replica is a URL, a folder, a Replica or a Mirror, not {given!r}"

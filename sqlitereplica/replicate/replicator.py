@@ -45,6 +45,7 @@ from sqlitereplica.replicate.options import (
     ReplicaLike,
     database_path,
     replica_values,
+    seconds_of,
 )
 from sqlitereplica.replicate.peer import Peer
 from sqlitereplica.replicate.running import Running
@@ -83,13 +84,13 @@ class Replicator(Waiting):
         replicas: Sequence[ReplicaLike] | ReplicaLike,
         *,
         connect: Connect = sqlite3.connect,
-        sync_interval: float = 1.0,
+        sync_interval: Duration = 1.0,
         require: Require = "all",
         set_wal: bool = True,
         buffer_size: int = 32 << 20,
         spool_size: int = 1 << 30,
         meta_path: str | os.PathLike[str] | None = None,
-        stop_timeout: float = 30.0,
+        stop_timeout: Duration = 30.0,
         levels: Sequence[Duration] = ("30s", "5m", "1h"),
         snapshot_interval: Duration | None = "24h",
         retention: Retention | Duration | None = None,
@@ -106,8 +107,8 @@ class Replicator(Waiting):
             replicas: URLs, folders or ``Replica`` values, independent of each other.
             connect: Opens the database as the application does, with the same copy of
                 SQLite: ``sqlite3.connect``, ``apsw.Connection``, or your own factory.
-            sync_interval: Seconds from the moment a commit is noticed (a few hundredths
-                after it) to the upload that carries it.
+            sync_interval: Seconds, or text such as ``"100ms"``, from the moment a commit
+                is noticed (a few hundredths after it) to the upload that carries it.
             require: How many replicas ``sync`` and its like wait for, unless they say
                 otherwise: ``"all"``, ``"any"`` (one of them), or a number.
             set_wal: Switch a database in another journal mode to WAL.
@@ -115,8 +116,8 @@ class Replicator(Waiting):
             spool_size: Bytes of captured changes kept on disk while a store is away;
                 beyond, the store is brought up by a comparison when it returns.
             meta_path: The metadata folder, if not ``.<name>-sqlitereplica`` beside it.
-            stop_timeout: Seconds that ``stop`` (also at the end of ``with`` and at
-                interpreter exit) waits for a last flush.
+            stop_timeout: How long ``stop`` (also at the end of ``with`` and at interpreter
+                exit) waits for a last flush; likewise.
             levels: How often level 1, 2, ... are made of the files of the level below.
             snapshot_interval: How often a full snapshot is made of a database that
                 changes; None for only as often as restores would become expensive.
@@ -145,7 +146,7 @@ class Replicator(Waiting):
             replicas=stores,
             mirrors=mirrors,
             connect=connect,
-            sync_interval=sync_interval,
+            sync_interval=seconds_of(sync_interval, "sync_interval"),
             set_wal=set_wal,
             buffer_size=buffer_size,
             spool_size=spool_size,
@@ -158,7 +159,8 @@ class Replicator(Waiting):
             standby=standby,
         )
         super().__init__(require, replicas=len(self._options.names))
-        self._stop_timeout, self._restore = stop_timeout, restore
+        self._stop_timeout = seconds_of(stop_timeout, "stop_timeout")
+        self._restore = restore
         self._booting = False
         self._rejoins = True
         """Whether the copy in the child of a fork goes on."""

@@ -63,8 +63,13 @@ class Target:
         """Follow symbolic links: SQLite keeps a database's WAL beside the real file.
 
         Raises:
-            ValueError: ``keep_old`` makes no sense with these.
+            ValueError: ``keep_old`` makes no sense with these, or the path is none.
         """
+        text = os.fspath(path)
+        if not isinstance(text, str):
+            raise ValueError(f"path must be text, not bytes: {text!r}")
+        if text in ("", ":memory:") or text.startswith("file:"):
+            raise ValueError(f"path must be that of a database file: {text!r}")
         self.path = os.path.realpath(path)
         self.directory, self.name = os.path.split(self.path)
         self.if_exists = if_exists

@@ -7,6 +7,7 @@ are needed. Every pragma set here lives in the connection and ends with it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -157,7 +158,19 @@ def _translate(error: Exception, path: str) -> None:
         _CORRUPT: "not-a-database",
         _CANTOPEN: "cannot-open",
     }.get(code, "sqlite")
-    raise DatabaseStateError(f"{path}: {error}", path=path, kind=kind) from error
+    hint = _hint(kind, path)
+    raise DatabaseStateError(f"{path}: {error}{hint}", path=path, kind=kind) from error
+
+
+def _hint(kind: str, path: str) -> str:
+    """What SQLite's words do not say."""
+    if os.path.isdir(path):
+        return ". It is a folder: give the database in it"
+    if kind == "not-a-database":
+        return ". If it is encrypted, pass the connect= of the application"
+    if kind == "cannot-open" and not os.access(path, os.R_OK | os.W_OK):
+        return ". This user may not read and write it"
+    return ""
 
 
 def _code(error: Exception) -> int | None:
