@@ -36,15 +36,16 @@ from sqlitereplica.ltx.format import (
     max_frame_size,
     snapshot_page_count,
 )
-from sqlitereplica.ltx.index import index_entry
+from sqlitereplica.ltx.index import IndexWriter
 from sqlitereplica.ltx.legacy import legacy_frame_size
 
 __all__ = ["READ_SIZE", "Decoder", "decode", "decode_frame"]
 
-READ_SIZE = 1 << 20
+READ_SIZE = 1 << 18
 
 _BLOCK_FLAG = 1
 _INDEX_PIECE = 1 << 16
+_MANY_FRAMES = 512
 _frame_header = struct.Struct(">IHI").unpack_from
 _decompress_block = cramjam.lz4.decompress_block_into
 _decompress_frame = cramjam.lz4.decompress_into
@@ -71,9 +72,8 @@ class Decoder:
         self._bound = compress_bound(self.header.page_size)
         self._longest = max_frame_size(self.header.page_size)
         self._lock = lock_pgno(self.header.page_size)
-        self._last = 0
         self._crc = go_iso(packed)
-        self._index = bytearray()  # of the frames read, as far as not in the digest
+        self._frames = IndexWriter()  # of those read, as far as not in the digest
         self._index_size = 0
         self._index_digest = hashlib.sha256()
         self._started = False
@@ -94,7 +94,7 @@ class Decoder:
         checked = self._has_checksum and header.is_snapshot
         checksum = CHECKSUM_FLAG
         count = 0
-        while pgno := self._next_frame():
+        for pgno in self._decoded():
             if checked:
                 checksum = CHECKSUM_FLAG | checksum ^ page_checksum(pgno, page)
             count += 1
@@ -107,37 +107,41 @@ class Decoder:
         self._check_index()
         self._check_trailer(checksum if checked else None)
 
-    def _next_frame(self) -> int:
-        """Decode a frame into the page; return its page number, 0 behind the last."""
-        source = self._source
-        if source.end - source.at < self._longest:
-            source.fill(self._longest)
-            self._digest_index(_INDEX_PIECE)
-        view, at, end = source.view, source.at, source.end
-        if end - at < FRAME_HEADER_SIZE:
-            raise source.truncated()
-        frame_header: tuple[int, int, int] = _frame_header(view, at)
-        pgno, flags, size = frame_header
-        if not self._last < pgno <= self.header.commit or pgno == self._lock:
-            if pgno == flags == 0:
-                return 0
-            raise self._misplaced(pgno)
-        if flags == _BLOCK_FLAG:
-            body = at + FRAME_HEADER_SIZE
-            if not 0 < size <= self._bound:
-                raise self._invalid(f"page {pgno} in {size} bytes", "frame-size")
-        else:
-            body = at + PAGE_HEADER_SIZE
-            size = self._legacy_size(flags, view[body : at + self._longest])
-        stop = body + size
-        if stop > end:
-            raise source.truncated()
-        _decompress(flags, view[body:stop], self._page, pgno, source.base + at)
-        self._crc = go_iso(self._page, go_iso(view[at:body], self._crc))
-        self._index += index_entry(pgno, source.base + at, stop - at)
-        self._last = pgno
-        source.at = stop
-        return pgno
+    def _decoded(self) -> Iterator[int]:
+        """Decode frame after frame into the page; yield the number of each."""
+        source, page, crc, last = self._source, self._page, self._crc, 0
+        commit, lock = self.header.commit, self._lock
+        bound, longest = self._bound, self._longest
+        add_pgno, add_end = self._frames.pgnos.append, self._frames.ends.append
+        while True:
+            if source.end - source.at < longest:
+                source.fill(longest)
+                self._digest_index(_MANY_FRAMES)
+            view, at = source.view, source.at
+            if source.end - at < FRAME_HEADER_SIZE:
+                raise source.truncated()
+            pgno, flags, size = _frame_header(view, at)
+            if not last < pgno <= commit or pgno == lock:
+                if pgno == flags == 0:
+                    break
+                raise self._misplaced(pgno, last)
+            if flags == _BLOCK_FLAG:
+                body = at + FRAME_HEADER_SIZE
+                if not 0 < size <= bound:
+                    raise self._invalid(f"page {pgno} in {size} bytes", "frame-size")
+            else:
+                body = at + PAGE_HEADER_SIZE
+                size = self._legacy_size(flags, view[body : at + longest])
+            stop = body + size
+            if stop > source.end:
+                raise source.truncated()
+            _decompress(flags, view[body:stop], page, pgno, source.base + at)
+            crc = go_iso(page, go_iso(view[at:body], crc))
+            add_pgno(pgno)
+            add_end(source.base + stop)
+            last, source.at = pgno, stop
+            yield pgno
+        self._crc = crc
 
     def _legacy_size(self, flags: int, data: Buffer) -> int:
         """Return the size of the LZ4 frame that ``data`` begins with."""
@@ -148,7 +152,7 @@ class Decoder:
             raise self._invalid("no whole LZ4 frame", "lz4")
         return size
 
-    def _misplaced(self, pgno: int) -> InvalidFileError:
+    def _misplaced(self, pgno: int, last: int) -> InvalidFileError:
         """Return the error that says why a page cannot be the next one."""
         commit = self.header.commit
         if pgno == self._lock:
@@ -156,12 +160,13 @@ class Decoder:
         if not 1 <= pgno <= commit:
             what = f"page {pgno} of a database of {commit} pages"
             return self._invalid(what, "pgno")
-        return self._invalid(f"page {pgno} after page {self._last}", "page-order")
+        return self._invalid(f"page {pgno} after page {last}", "page-order")
 
     def _check_index(self) -> None:
         """Compare the index in the file with the one that the frames have."""
-        self._index += b"\0"
         self._digest_index(0)
+        self._index_digest.update(b"\0")
+        self._index_size += 1
         digest = hashlib.sha256()
         left = self._index_size
         while left:
@@ -198,11 +203,11 @@ class Decoder:
         self.file_checksum = found
 
     def _digest_index(self, threshold: int) -> None:
-        """Move the index of the frames into the digest if it is long enough."""
-        if len(self._index) >= threshold:
-            self._index_digest.update(self._index)
-            self._index_size += len(self._index)
-            self._index.clear()
+        """Move the index of the frames into the digest if there are enough of them."""
+        if len(self._frames.pgnos) >= threshold:
+            entries = self._frames.take()
+            self._index_digest.update(entries)
+            self._index_size += len(entries)
 
     def _hash(self, data: Buffer) -> None:
         self._crc = go_iso(data, self._crc)

@@ -26,7 +26,7 @@ from sqlitereplica.ltx.format import (
     lock_pgno,
     snapshot_page_count,
 )
-from sqlitereplica.ltx.index import index_entry
+from sqlitereplica.ltx.index import IndexWriter
 
 __all__ = ["Encoder", "encode"]
 
@@ -53,7 +53,8 @@ class Encoder:
         self._lock = lock_pgno(header.page_size)
         self._piece = BytesIO()
         self._piece.write(packed)
-        self._index = bytearray()
+        self._index = bytearray()  # of what was written
+        self._frames = IndexWriter()
         self._crc = go_iso(packed)
         self._base = 0  # in the file, of the piece
         self._offset = HEADER_SIZE  # in the file, of what comes next
@@ -69,7 +70,8 @@ class Encoder:
         """
         self._begin()
         page_size, commit = self._header.page_size, self._header.commit
-        lock, append, index = self._lock, self._piece.write, self._index
+        lock, append = self._lock, self._piece.write
+        add_pgno, add_end = self._frames.pgnos.append, self._frames.ends.append
         compress = cramjam.lz4.compress_block
         last, count, offset, crc = self._last, self._count, self._offset, self._crc
         full = self._base + _WRITE_SIZE
@@ -82,9 +84,9 @@ class Encoder:
             crc = go_iso(page, go_iso(frame_header, crc))
             append(frame_header)
             append(block)
-            size += FRAME_HEADER_SIZE
-            index += index_entry(pgno, offset, size)
-            offset += size
+            offset += FRAME_HEADER_SIZE + size
+            add_pgno(pgno)
+            add_end(offset)
             last = pgno
             count += 1
             if offset >= full:
@@ -105,13 +107,13 @@ class Encoder:
             raise InvalidFileError(
                 f"a snapshot has {self._count} of {expected} pages", kind="incomplete"
             )
+        self._flush(self._offset)
         end_of_pages = bytes(PAGE_HEADER_SIZE)
         self._index += b"\0"
         length = len(self._index).to_bytes(8, "big")
         post_apply = bytes(8)
         tail = b"".join((end_of_pages, self._index, length, post_apply))
         checksum = CHECKSUM_FLAG | go_iso(tail, self._crc)
-        self._flush(self._offset)
         self._write(tail + checksum.to_bytes(8, "big"))
         return self._offset + len(tail) + 8
 
@@ -125,6 +127,7 @@ class Encoder:
         """Write what there is of the file up to ``end``."""
         with self._piece.getbuffer() as memory, memory[: end - self._base] as piece:
             self._write(piece)
+        self._index += self._frames.take()
         self._piece.seek(0)
         self._base = end
 

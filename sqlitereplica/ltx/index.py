@@ -7,10 +7,14 @@ the end of the file header to the end of the pages, the index of a file is a fun
 of its frames: a decoder generates the only right one and compares, and nothing that it
 reads there needs to be believed. A reader of single pages cannot do that; it parses,
 and rejects every index that no sequence of frames has.
+
+Entries are made hundreds at a time. Written one by one, they take a quarter of the time
+of LZ4, and more of it than decompression does.
 """
 
 from __future__ import annotations
 
+import struct
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,6 +35,7 @@ from sqlitereplica.ltx.stretches import read_entries
 
 __all__ = [
     "INDEX_TAIL_SIZE",
+    "IndexWriter",
     "PageIndex",
     "index_entries",
     "index_entry",
@@ -44,6 +49,7 @@ INDEX_TAIL_SIZE = 8 + TRAILER_SIZE
 _SHORT = 256
 """Bytes of an index up to which a loop over them is as fast as anything."""
 _MAX_VARINT_SIZE = 10
+_AT_ONCE, _FEW = 512, 32  # entries
 _MAX_FRAME_SIZE = max_frame_size(65536)
 _LAST = [bytes([n]) for n in range(0x80)]
 _MORE = [bytes([n | 0x80]) for n in range(0x80)]
@@ -61,6 +67,66 @@ def varint(n: int) -> bytes:
 def index_entry(pgno: int, offset: int, size: int) -> bytes:
     """Return the index entry of the frame of one page."""
     return varint(pgno) + varint(offset) + varint(size)
+
+
+class IndexWriter:
+    """Makes the index of frames that lie side by side, the first behind a file header.
+
+    For each frame append its page to ``pgnos`` and where it ends to ``ends``.
+    """
+
+    def __init__(self) -> None:
+        self.pgnos = array("Q")
+        self.ends = array("Q", [HEADER_SIZE])
+
+    def take(self) -> bytes:
+        """Return the entries of the frames that were appended since the last call."""
+        count = len(self.pgnos)
+        parts = [self._entries(at, at + _AT_ONCE) for at in range(0, count, _AT_ONCE)]
+        del self.pgnos[:], self.ends[:-1]
+        return b"".join(parts)
+
+    def _entries(self, first: int, last: int) -> bytes:
+        pgnos, ends = self.pgnos[first:last], self.ends[first : last + 1]
+        offsets, sizes = ends[:-1], array("Q", map(sub, ends[1:], ends))
+        packed = _packed((pgnos, offsets, sizes)) if len(pgnos) > _FEW else None
+        if packed is None:
+            return b"".join(map(index_entry, pgnos, offsets, sizes))
+        return packed
+
+
+def _packed(rows: Iterable[array[int]]) -> bytes | None:
+    """Return the varints of the first numbers of all rows, of the second ones, and so on.
+
+    None if those of one row are not all of the same length.
+    """
+    columns: list[bytes] = []
+    for row in rows:
+        size = len(varint(max(row)))
+        if len(varint(min(row))) != size:
+            return None
+        columns += _varint_columns(row, size)
+    packed = bytearray(len(columns[0]) * len(columns))
+    for at, column in enumerate(columns):
+        packed[at :: len(columns)] = column
+    return bytes(packed)
+
+
+def _varint_columns(numbers: array[int], size: int) -> Iterator[bytes]:
+    """Yield the first bytes of varints of ``size`` bytes, the second ones, and so on.
+
+    The numbers lie side by side in one integer, in lanes of 64 bits: each operation on it
+    is done to all of them.
+    """
+    count = len(numbers)
+    lanes = int.from_bytes(struct.pack(f"<{count}Q", *numbers), "little")
+    ones = int.from_bytes((1).to_bytes(8, "little") * count, "little")
+    low, more = 0x7F * ones, 0x80 * ones
+    for at in range(size):
+        septets = lanes >> 7 * at & low
+        if at < size - 1:
+            septets |= more
+        yield septets.to_bytes(8 * count, "little")[::8]
 
 
 def index_offset(tail: Buffer, file_size: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from random import Random
 
 import pytest
 from support.ltxfiles import RawFile, image, leb128, make_header, make_page
@@ -15,7 +16,7 @@ from sqlitereplica.ltx import (
     index_entries,
     index_offset,
 )
-from sqlitereplica.ltx.index import index_entry, varint
+from sqlitereplica.ltx.index import IndexWriter, index_entry, varint
 
 HEADER = make_header(min_txid=2, max_txid=2, commit=900)
 PAGES = [(n, make_page(512, n)) for n in (1, 2, 127, 128, 300, 899)]
@@ -61,6 +62,38 @@ def test_entry_is_three_numbers_beyond_four_gibibytes() -> None:
     """Offsets are not confined to 32 bits."""
     entry = index_entry(2**32 - 2, 5 * 2**40, 65_803)
     assert entry == leb128(2**32 - 2) + leb128(5 * 2**40) + leb128(65_803)
+
+
+@pytest.mark.parametrize("count", [0, 1, 32, 33, 512, 513, 3000])
+@pytest.mark.parametrize(
+    ("first", "begin", "sizes"),
+    [
+        (1, 100, range(11, 12)),
+        (1, 100, range(120, 136)),
+        (1, 100, range(16_380, 16_388)),
+        (2**21 - 40, 2**28 - 9000, range(130, 4000)),
+        (2**32 - 6001, 2**35 - 99_999, range(65_800, 65_804)),
+        (16_384, 5 * 2**40, range(200, 300)),
+    ],
+)
+def test_entries_made_together_are_those_made_alone(
+    count: int, first: int, begin: int, sizes: range
+) -> None:
+    """Lengths of numbers change within a batch or not, and many batches make one index."""
+    random = Random(count)
+    writer = IndexWriter()
+    writer.ends[0] = end = begin
+    expected, found, pgno = b"", b"", first
+    for _ in range(count):
+        size = random.choice(sizes)
+        expected += leb128(pgno) + leb128(end) + leb128(size)
+        writer.pgnos.append(pgno)
+        writer.ends.append(end := end + size)
+        pgno += random.choice((1, 1, 1, 2))
+        if random.random() < 0.001:
+            found += writer.take()
+    assert found + writer.take() == expected
+    assert writer.take() == b""
 
 
 def test_index_leads_to_the_frames() -> None:
