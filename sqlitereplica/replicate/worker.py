@@ -233,7 +233,8 @@ class ReplicaWorker:
         if not self._store.is_readable:
             self._report("write-only", level=20, txid=position.txid)
         self.catalog.replace(position.files, version)
-        if self._behind is not None and position.txid not in (self.txid, self.txid + 1):
+        is_as_left = position.txid in (self.txid, self.txid + 1)
+        if not is_as_left or position.node_id != self._node_id:
             self._behind = None  # not the store that we left: look at what it holds
         self._position, self.txid = position, position.txid
         self._coordinator.connected(position)

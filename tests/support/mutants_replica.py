@@ -24,6 +24,14 @@ DECODER = "tests/unit/ltx/test_ltx_decoder.py"
 
 REPLICA_MUTANTS = (
     Mutant(
+        "a store that another wrote to meanwhile is taken for the one that was left",
+        "replicate/worker.py",
+        "        if not is_as_left or position.node_id != self._node_id:\n",
+        "        if not is_as_left:\n",
+        "tests/integration/engine/test_engine_deltas.py"
+        "::test_place_in_line_that_is_lost_while_another_writes",
+    ),
+    Mutant(
         "the end of the main thread is taken for that of the application",
         "replicate/ending.py",
         "        if not _others_go_on():\n",

@@ -199,6 +199,31 @@ def test_place_in_line_that_is_lost_before_the_delta_was_stored(
     assert restored(store, tmp_path) == digest(serialized(stepped.path))
 
 
+def test_place_in_line_that_is_lost_while_another_writes(
+    db: sqlite3.Connection, store: ToldStore, make: MakeStepped, tmp_path: Path
+) -> None:
+    """What the store holds then is not what it held: every page is compared."""
+    stepped = make(node_id=1, buffer_size=1 << 20, spool_size=1 << 20)
+    fill(db, 300)
+    assert stepped.durable()
+    copy = tmp_path / "copy.db"
+    restore(store, copy)
+    while "behind" not in {e.action for e in stepped.events}:
+        db.execute("update t set v = randomblob(60000) where id > 280")
+        stepped.clock.advance(1.1)
+        stepped.engine.step()  # the worker waits for the store all the time
+    theirs = sqlite3.connect(copy, isolation_level=None)
+    theirs.execute("update t set v = 'another host' where id < 100")
+    other = Stepped(copy, [lambda: store], node_id=2)
+    assert other.durable()
+    assert [f.max_txid for f in level0(store)] == [1, 2]
+    stepped.clock.advance(1000)
+    assert stepped.durable()
+    assert restored(store, tmp_path) == digest(serialized(stepped.path))
+    theirs.close()
+    other.engine.close()
+
+
 def test_delta_is_one_state_although_the_application_goes_on(
     db: sqlite3.Connection,
     store: ToldStore,
