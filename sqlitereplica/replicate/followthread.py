@@ -101,8 +101,8 @@ class FollowThread:
             return "starting"
         return "following" if self._in_step else "catching-up"
 
-    def stop(self, timeout: float) -> None:
-        """End the thread; wait up to ``timeout`` seconds."""
+    def stop(self, timeout: float | None) -> None:
+        """End the thread; wait up to ``timeout`` seconds, or for as long as it takes."""
         self._stopping = True
         self._wakeup.set()
         self.thread.join(timeout)

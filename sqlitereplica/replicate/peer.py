@@ -230,7 +230,7 @@ class Peer:
                     pause = min(most, max(least, 2 * pause))
             except Exception as error:
                 logger.exception("a thread failed", extra={"action": "thread-error"})
-                self._cannot(error)
+                self._cannot_lead(error)
                 pause = most
             if not self._ended:
                 self._sleep(pause)
@@ -266,9 +266,7 @@ class Peer:
                 if running is None:
                     folder.unlock()
         except (SQLiteReplicaError, OSError) as error:
-            self._cannot(error)
-            self.failed = error
-            self.settled.set()
+            self._cannot_lead(error)
             return False
         if running is None:
             return True  # stopped meanwhile
@@ -279,6 +277,12 @@ class Peer:
     def _take_folder(self) -> MetaFolder:
         self._folder = MetaFolder(self.options.meta_path, self.options.path)
         return self._folder
+
+    def _cannot_lead(self, error: Exception) -> None:
+        """Whoever waits in ``start`` for somebody to be elected is told."""
+        self._cannot(error)
+        self.failed = error
+        self.settled.set()
 
     def _cannot(self, error: Exception) -> None:
         if not isinstance(error, SQLiteReplicaError):

@@ -189,8 +189,9 @@ class Running:
             thread.stop(max(0.1, deadline - time.monotonic()))
         for job in jobs:
             job.join(max(0.1, deadline - time.monotonic()))
-        waiting = [*(t.join for t in self._threads if t.is_alive())]
-        waiting += [job.join for job in jobs if job.is_alive()]
+        threads: list[WorkerThread | threading.Thread] = [*self._threads, *jobs]
+        threads += [] if self._turn is None else [self._turn.thread]
+        waiting = [thread.join for thread in threads if thread.is_alive()]
         if waiting:
             threading.Thread(
                 target=self._close_after,

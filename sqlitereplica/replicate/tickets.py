@@ -17,7 +17,7 @@ from concurrent.futures import Future, InvalidStateError
 from functools import partial
 from typing import Protocol
 
-from sqlitereplica.errors import AnotherWriterError, StoreError
+from sqlitereplica.errors import AnotherWriterError, DivergedError, StoreError
 from sqlitereplica.replicate.health import Health
 
 __all__ = ["ALL", "Ticket", "Tickets"]
@@ -206,7 +206,8 @@ def _permanent(worker: _Worker, ticket: Ticket) -> Exception | None:
     if error is None or (isinstance(error, StoreError) and error.transient):
         return None
     since = worker.health.failed_at >= ticket.made_at
-    return error if since or isinstance(error, AnotherWriterError) else None
+    is_over = isinstance(error, AnotherWriterError | DivergedError)
+    return error if since or is_over else None
 
 
 def _settle(future: Future[None], error: Exception | None) -> None:

@@ -86,7 +86,7 @@ class Turn:
             observer=options.observer,
         )
         self._ending = threading.Event()
-        self._thread = threading.Thread(
+        self.thread = threading.Thread(
             target=self._run, name="sqlitereplica-turn", daemon=True
         )
 
@@ -124,12 +124,15 @@ class Turn:
     def begin(self) -> None:
         """Contend for the lease."""
         self.leasing.begin()
-        self._thread.start()
+        self.thread.start()
 
     def end(self, timeout: float) -> None:
-        """Wait no more; returns when ``go`` was called or will never be."""
+        """Wait no more; ``go`` was called or will never be when ``thread`` has ended.
+
+        That is when nothing here writes to the file any more, either.
+        """
         self._ending.set()
-        self._thread.join(timeout)
+        self.thread.join(timeout)
 
     def not_yet(
         self, timeout: float | None, error: Exception | None
@@ -159,7 +162,7 @@ class Turn:
                     self.error = error
                     self.leasing.entry.set_exception(error)
                     return
-                except (SQLiteReplicaError, OSError) as error:
+                except Exception as error:  # noqa: BLE001  (shown, and tried again)
                     if str(error) != str(self.error):
                         self._report("standby-error", error)
                     self.error = error
@@ -229,7 +232,7 @@ class Turn:
     def _stop_following(self) -> None:
         follower, self._follower = self._follower, None
         if follower is not None:
-            follower.stop(_PATIENCE)
+            follower.stop(None)  # nobody else may write to the file before it has ended
 
     def _put_aside(self) -> None:
         """Give what is at the path another name, with its WAL."""

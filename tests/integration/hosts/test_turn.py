@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.capturing import make_database
 from support.hosts import HostProcess, Place
 from support.leased import LeasedHost
 from support.stepping import FakeClock
@@ -18,6 +19,7 @@ from support.workers import until
 
 from sqlitereplica import (
     AnotherWriterError,
+    DatabaseStateError,
     Lease,
     LeaseHeldError,
     Replica,
@@ -25,6 +27,8 @@ from sqlitereplica import (
     verify,
 )
 from sqlitereplica.ltx import FileInfo, Header
+from sqlitereplica.replicate.metafolder import MetaFolder, default_folder
+from sqlitereplica.restore.following import Following
 from sqlitereplica.store import LTXStore
 
 
@@ -181,6 +185,39 @@ def test_store_that_is_away_keeps_a_host_from_beginning(tmp_path: Path) -> None:
     fs.heal()
     replicator.start()
     replicator.stop()
+
+
+def test_follower_that_hangs_keeps_its_metadata_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may still write to the file: until it has ended nobody else on this host may."""
+    stuck, going_on = threading.Event(), threading.Event()
+
+    def step(following: Following) -> bool:
+        stuck.set()
+        going_on.wait(60)
+        return False
+
+    def is_free() -> bool:
+        try:
+            MetaFolder.locked(default_folder(str(path)), str(path)).close()
+        except DatabaseStateError:
+            return False
+        return True
+
+    replica, path = tmp_path / "replica", tmp_path / "standby.db"
+    db = make_database(tmp_path / "app.db")
+    with Replicator(tmp_path / "app.db", replica, lease=3600) as holder:
+        holder.sync()
+        monkeypatch.setattr(Following, "step", step)
+        standby = Replicator(path, replica, lease=3600, standby=True)
+        standby.start()
+        assert stuck.wait(60)
+        standby.stop(timeout=0.2)
+        assert not is_free()
+        going_on.set()
+        until(is_free)
+    db.close()
 
 
 def test_lease_is_not_for_mirrors_and_has_a_time_that_makes_sense(

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sqlitereplica.errors import AnotherWriterError, ReplicatorClosedError, StoreError
+import pytest
+
+from sqlitereplica.errors import (
+    AnotherWriterError,
+    DivergedError,
+    LeaseLostError,
+    ReplicatorClosedError,
+    StoreError,
+)
 from sqlitereplica.replicate.health import Health
 from sqlitereplica.replicate.tickets import ALL, Ticket, Tickets
 
@@ -64,11 +72,19 @@ def test_transient_failure_is_waited_out_a_permanent_one_is_raised() -> None:
     assert ticket.future.exception(0) is old.health.error
 
 
-def test_another_writer_is_raised_whenever_it_was_met() -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        AnotherWriterError("key"),
+        LeaseLostError("key"),
+        DivergedError("a.db", replica="r", txid=1),
+    ],
+)
+def test_end_of_a_replica_is_raised_whenever_it_was_met(error: Exception) -> None:
     """That worker never puts again, so nothing will ever be durable there."""
     tickets = Tickets()
     ticket = captured(tickets, 5, now=100.0)
-    worker = Worker.failing(AnotherWriterError("key"), 1)
+    worker = Worker.failing(error, 1)
     tickets.check([worker], 101)
     assert ticket.future.exception(0) is worker.health.error
 

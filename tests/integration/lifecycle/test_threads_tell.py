@@ -1,0 +1,63 @@
+"""What no code expects, in threads that wait for a turn: it is told, and tried again."""
+
+from __future__ import annotations
+
+import fcntl
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from support.capturing import make_database
+from support.lifetime import await_true
+
+from sqlitereplica import Replicator
+from sqlitereplica.events import Event
+from sqlitereplica.replicate import replicator as module
+from sqlitereplica.replicate.options import Options
+from sqlitereplica.replicate.peer import Peer
+from sqlitereplica.replicate.turn import Turn
+
+
+def test_turn_that_fails_in_an_unknown_way_comes_all_the_same(
+    path: Path, replica: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that waits for the lease goes on, and what went wrong is an event."""
+    original = Turn._bring_up
+    left = [ZeroDivisionError("odd")]
+
+    def bring_up(turn: Turn) -> bool:
+        if left:
+            raise left.pop()
+        return original(turn)
+
+    monkeypatch.setattr(Turn, "_bring_up", bring_up)
+    events: list[Event] = []
+    db = make_database(path)
+    with Replicator(path, replica, lease="30s", observer=events.append) as r:
+        r.sync()
+    db.close()
+    assert "standby-error" in [event.action for event in events]
+
+
+def test_start_that_waits_for_another_process_is_told_what_goes_wrong_here(
+    path: Path, replica: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it is: ``start`` does not wait for ever for a database."""
+
+    def fetch(options: Options) -> Options:
+        raise ZeroDivisionError("odd")
+
+    monkeypatch.setattr(module, "fetch_if_missing", fetch)
+    folder = path.parent / f".{path.name}-sqlitereplica"
+    folder.mkdir()
+    waits = Replicator(path, replica, restore="if-missing")
+    with ThreadPoolExecutor() as pool, (folder / "lock").open("w") as elsewhere:
+        fcntl.flock(elsewhere, fcntl.LOCK_EX)
+        started = pool.submit(waits.start)
+        await_true(lambda: isinstance(waits._role, Peer))
+        elsewhere.close()
+        try:
+            with pytest.raises(ZeroDivisionError):
+                started.result(60)
+        finally:
+            waits._end_role(5)
