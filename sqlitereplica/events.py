@@ -17,7 +17,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-__all__ = ["DETAILS", "Event", "Observer", "Observers", "guarded", "log_event"]
+__all__ = [
+    "DETAILS",
+    "Event",
+    "Observer",
+    "Observers",
+    "Reporter",
+    "guarded",
+    "log_event",
+]
 
 logger = logging.getLogger("sqlitereplica")
 
@@ -89,6 +97,35 @@ class guarded:  # noqa: N801  (used like a function)
             self._observer(event)
         except BaseException:
             logger.exception("the observer failed", extra={"action": "observer-error"})
+
+
+class Reporter:
+    """Tells an observer what happens to one database, or to one replica of it."""
+
+    def __init__(self, observer: Observer, database: str, replica: str = "") -> None:
+        self._observer, self._database, self._replica = observer, database, replica
+
+    def __call__(
+        self,
+        action: str,
+        level: int = logging.DEBUG,
+        error: BaseException | None = None,
+        **data: object,
+    ) -> None:
+        """Report it."""
+        event = Event(
+            action=action,
+            database=self._database,
+            replica=self._replica,
+            level=level,
+            error=error,
+            data=data,
+        )
+        self._observer(event)
+
+    def of(self, replica: str) -> Reporter:
+        """The same for one replica."""
+        return Reporter(self._observer, self._database, replica)
 
 
 def log_event(event: Event, /) -> None:

@@ -10,7 +10,6 @@ attaches anew; every replica then compares, and nothing is assumed.
 
 from __future__ import annotations
 
-import logging
 import time
 from array import array
 from collections import deque
@@ -29,7 +28,7 @@ from sqlitereplica.errors import (
     MixedSQLiteCopiesError,
     ReplicatorClosedError,
 )
-from sqlitereplica.events import Event, Observer
+from sqlitereplica.events import Observer, Reporter
 from sqlitereplica.replicate.anyworker import AnyWorker
 from sqlitereplica.replicate.bookmark import Looks
 from sqlitereplica.replicate.bookmark import Position as CommitPosition
@@ -100,7 +99,8 @@ class Engine:
         self.error: Exception | None = None
         self.state = "attaching"
         self._sync_interval = sync_interval
-        self._observer, self._wake, self._clock = observer, wake, clock
+        self._report = Reporter(observer, capture.path)
+        self._wake, self._clock = wake, clock
         self._is_detailed = bool(getattr(observer, "detailed", False))
         self._pace = pace or _pace_for(sync_interval)
         self._requests: deque[DeltaRequest] = deque()
@@ -354,7 +354,7 @@ class Engine:
         for name, pgnos in self.spool.add(increment).items():
             base = self.capture.table.copy()
             base.forget(pgnos)
-            self._report("behind", 30, replica=name)
+            self._report.of(name)("behind", 30)
             for worker in self.workers:
                 if worker.name == name:
                     worker.fall_behind(base)
@@ -448,23 +448,3 @@ class Engine:
                 self._report("table-error", 30, error=tables.error)
         elif tables.must_rewrite:
             tables.forget()
-
-    def _report(
-        self,
-        action: str,
-        level: int = logging.DEBUG,
-        *,
-        replica: str = "",
-        error: Exception | None = None,
-        **data: object,
-    ) -> None:
-        self._observer(
-            Event(
-                action=action,
-                database=self.capture.path,
-                replica=replica,
-                level=level,
-                error=error,
-                data=data,
-            )
-        )

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 from sqlitereplica.errors import AnotherWriterError
-from sqlitereplica.events import Event, Observer
+from sqlitereplica.events import Observer, Reporter
 from sqlitereplica.ltx import Header, encode
 from sqlitereplica.replicate.leasing import Leasing
 from sqlitereplica.restore.held import Held
@@ -34,7 +34,8 @@ class Fence:
         observer: Observer,
     ) -> None:
         self._leasing, self._open_store = leasing, open_store
-        self._database, self.node, self._observer = database, node, observer
+        self.node = node
+        self._report = Reporter(observer, database, leasing.replica)
         self._txid = 0
         """Its name; 0 before it is put."""
 
@@ -85,11 +86,4 @@ class Fence:
             raise AnotherWriterError(self._leasing.replica)
 
     def _report_late(self, txid: int) -> None:
-        event = Event(
-            action="standby-late-put",
-            database=self._database,
-            replica=self._leasing.replica,
-            level=logging.WARNING,
-            data={"txid": txid},
-        )
-        self._observer(event)
+        self._report("standby-late-put", logging.WARNING, txid=txid)

@@ -24,7 +24,7 @@ from typing import Any, Self
 
 from sqlitereplica.durations import Duration, parse_duration
 from sqlitereplica.errors import ReplicatorClosedError
-from sqlitereplica.events import Event, Observer, guarded, log_event
+from sqlitereplica.events import Observer, Reporter, guarded, log_event
 from sqlitereplica.markup import card, moment_text
 from sqlitereplica.policy import Lease
 from sqlitereplica.replicate.ending import at_exit
@@ -150,6 +150,7 @@ class Follower:
         self._name = _name_of(replica, storage_options)
         self._connect, self._overwrite = connect, overwrite
         self._observer = guarded(observer)
+        self._report = Reporter(self._observer, self._path, self._name)
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._running: FollowThread | None = None
@@ -359,19 +360,6 @@ class Follower:
             state=state,
             **{**nothing, **fields},
         )
-
-    def _report(
-        self, action: str, level: int, error: Exception | None = None, **data: object
-    ) -> None:
-        event = Event(
-            action=action,
-            database=self._path,
-            replica=self._name,
-            level=level,
-            error=error,
-            data=data,
-        )
-        self._observer(event)
 
     def _running_now(self) -> FollowThread:
         self._refuse_in_child()

@@ -31,7 +31,7 @@ from sqlitereplica.errors import (
     LeaseLostError,
     StoreError,
 )
-from sqlitereplica.events import Event, Observer
+from sqlitereplica.events import Observer, Reporter
 from sqlitereplica.replicate.driver import call_guarded
 from sqlitereplica.replicate.fencing import Predecessor, Tenure
 from sqlitereplica.replicate.status import LeaseStatus
@@ -89,10 +89,11 @@ class Leasing:
         host: str | None = None,
     ) -> None:
         """``open_object`` makes the object, None for a store that has none."""
-        self.replica, self._database = replica, database
+        self.replica = replica
         self._open_object = open_object
         self._object: LeaseObject | None = None
-        self._observer, self._clock, self._now = observer, clock, now
+        self._report = Reporter(observer, database, replica)
+        self._clock, self._now = clock, now
         self._rng, self._ttl = rng, ttl
         me = Identity(host or socket.gethostname(), os.getpid(), node, ttl)
         self._state = State(me=me)
@@ -356,20 +357,6 @@ class Leasing:
     def _failed(self, error: Exception) -> None:
         self.error = error
         self._state = on_no_answer(self._state, self._clock(), self._ttl * _PAUSE)
-
-    def _report(
-        self, action: str, level: int, error: Exception | None = None, **data: object
-    ) -> None:
-        self._observer(
-            Event(
-                action=action,
-                database=self._database,
-                replica=self.replica,
-                level=level,
-                error=error,
-                data=data,
-            )
-        )
 
 
 class LeaseGate:

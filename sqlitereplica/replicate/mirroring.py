@@ -30,7 +30,7 @@ from sqlitereplica.capture import (
     ViewEndedError,
 )
 from sqlitereplica.errors import DatabaseStateError, StoreError, TargetExistsError
-from sqlitereplica.events import Event, Observer
+from sqlitereplica.events import Observer, Reporter
 from sqlitereplica.replicate.delta import Delta, DeltaRequest, proved, reading
 from sqlitereplica.replicate.health import Health
 from sqlitereplica.replicate.metafolder import MetaFolder, default_folder
@@ -79,8 +79,9 @@ class MirrorWorker:
         self._mirror = mirror
         self._connect = mirror.connect or plain_factory(connect)
         self._copy = copy_of(self._connect)
-        self._database, self._spool, self._coordinator = database, spool, coordinator
-        self._observer, self._clock, self._now, self._rng = observer, clock, now, rng
+        self._spool, self._coordinator = spool, coordinator
+        self._clock, self._now, self._rng = clock, now, rng
+        self._report = Reporter(observer, database, self.name)
         self._path = ""
         self._meta: MetaFolder | None = None
         self._file: LiveFile | None = None
@@ -451,21 +452,3 @@ class MirrorWorker:
             error=None if error is None else str(error),
             spool_bytes=size,
         )
-
-    def _report(
-        self,
-        action: str,
-        *,
-        level: int = 10,
-        error: Exception | None = None,
-        **data: object,
-    ) -> None:
-        event = Event(
-            action=action,
-            database=self._database,
-            replica=self.name,
-            level=level,
-            error=error,
-            data=data,
-        )
-        self._observer(event)

@@ -34,7 +34,7 @@ from sqlitereplica.errors import (
     SQLiteReplicaError,
     SyncTimeoutError,
 )
-from sqlitereplica.events import Event
+from sqlitereplica.events import Reporter
 from sqlitereplica.replicate.calls import Call, GetStatus, Pending
 from sqlitereplica.replicate.channel import Channel, Waker, connect
 from sqlitereplica.replicate.metafolder import MetaFolder
@@ -107,6 +107,7 @@ class Peer:
             delay: Seconds until something is done, if nobody calls anything before.
         """
         self.options = options
+        self._report = Reporter(options.observer, options.path)
         self.used = False
         """Whether anything was asked of it here."""
         self._folder, self._promote, self._may_lead = folder, promote, may_lead
@@ -398,19 +399,6 @@ class Peer:
         self.settled.set()
         for one in asked:
             _settle(one.future, error)
-
-    def _report(
-        self, action: str, level: int, error: Exception | None, **data: object
-    ) -> None:
-        self.options.observer(
-            Event(
-                action=action,
-                database=self.options.path,
-                level=level,
-                error=error,
-                data=data,
-            )
-        )
 
 
 def _as_ours(error: Exception) -> SQLiteReplicaError:

@@ -28,7 +28,7 @@ from sqlitereplica.errors import (
     SyncTimeoutError,
     TargetExistsError,
 )
-from sqlitereplica.events import Event
+from sqlitereplica.events import Reporter
 from sqlitereplica.replicate.fence import Fence
 from sqlitereplica.replicate.fencing import Entrance, entrance
 from sqlitereplica.replicate.followthread import FollowThread
@@ -77,6 +77,7 @@ class Turn:
         self.leasing = leasing
         self._options, self._copy, self._meta = options, copy, meta
         self._go = go
+        self._report = Reporter(options.observer, options.path, leasing.replica)
         self._follower: FollowThread | None = None
         self._fence = Fence(
             leasing,
@@ -164,7 +165,7 @@ class Turn:
                     return
                 except Exception as error:  # noqa: BLE001  (shown, and tried again)
                     if str(error) != str(self.error):
-                        self._report("standby-error", error)
+                        self._report("standby-error", logging.WARNING, error)
                     self.error = error
                     pause = min(most, max(least, 2 * pause))
         finally:
@@ -246,33 +247,14 @@ class Turn:
         except BaseException:
             aside.back()
             raise
-        self._report("standby-aside", None, path=away)
+        self._report("standby-aside", logging.WARNING, path=away)
 
     def _told(
         self, action: str, level: int, error: Exception | None = None, **data: object
     ) -> None:
         """What the follower has to say."""
         if not _is_in_the_way(error):
-            self._report(action, error, level=level, **data)
-
-    def _report(
-        self,
-        action: str,
-        error: Exception | None,
-        *,
-        level: int = logging.WARNING,
-        **data: object,
-    ) -> None:
-        self._options.observer(
-            Event(
-                action=action,
-                database=self._options.path,
-                replica=self.leasing.replica,
-                level=level,
-                error=error,
-                data=data,
-            )
-        )
+            self._report(action, level, error, **data)
 
 
 def _is_in_the_way(error: Exception | None) -> bool:

@@ -40,7 +40,7 @@ from sqlitereplica.errors import (
     PosMismatchError,
     StoreError,
 )
-from sqlitereplica.events import Event, Observer
+from sqlitereplica.events import Observer, Reporter
 from sqlitereplica.ltx import HEADER_SIZE, Header
 from sqlitereplica.replicate.catalog import Catalog
 from sqlitereplica.replicate.delta import (
@@ -125,7 +125,8 @@ class ReplicaWorker:
         self._entrance, self._settled = Entrance.CONTINUE, 0
         self._is_derived = False
         """Whether the database is known to have been in the state that the store holds."""
-        self._coordinator, self._observer = coordinator, observer
+        self._coordinator = coordinator
+        self._report = Reporter(observer, database, name)
         self._clock, self._now, self._rng = clock, now, rng
         self._store: LTXStore | None = None
         self.phase = Phase.CONNECT
@@ -469,25 +470,6 @@ class ReplicaWorker:
         """The store holds more than before: only that ends a row of failures."""
         if self.health.succeeded(self._now()):
             self._report("replica-ok", level=20)
-
-    def _report(
-        self,
-        action: str,
-        *,
-        level: int = 10,
-        error: Exception | None = None,
-        **data: object,
-    ) -> None:
-        self._observer(
-            Event(
-                action=action,
-                database=self._database,
-                replica=self.name,
-                level=level,
-                error=error,
-                data=data,
-            )
-        )
 
 
 def _discard(data: bytes | Path) -> None:

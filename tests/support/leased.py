@@ -10,6 +10,7 @@ from support.capturing import make_database
 from support.stepping import FakeClock, Stepped
 
 from sqlitereplica import restore
+from sqlitereplica.events import Event
 from sqlitereplica.replicate.leasing import LeaseGate, Leasing
 from sqlitereplica.store import LeaseObject, LTXStore
 
@@ -34,6 +35,8 @@ class LeasedHost:
         self.folder, self.store, self.clock = folder, store, clock
         self.path = folder / "app.db"
         self.node, self._leads = node, leads
+        self.events: list[Event] = []
+        """What was reported of the lease."""
         self._open_object = open_object or store.lease_object
         self._db: sqlite3.Connection | None = None
         self.stepped: Stepped | None = None
@@ -47,7 +50,7 @@ class LeasedHost:
             database=str(self.path),
             node=self.node,
             ttl=TTL,
-            observer=lambda event: None,
+            observer=self.events.append,
             clock=self.clock,
             now=lambda: self.clock.wall_ms / 1000,
             rng=lambda: 0.5,

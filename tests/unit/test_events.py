@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from sqlitereplica.errors import StoreError
-from sqlitereplica.events import DETAILS, Event, Observers, guarded, log_event
+from sqlitereplica.events import DETAILS, Event, Observers, Reporter, guarded, log_event
 
 
 def test_record_has_the_fields_of_its_event(caplog: pytest.LogCaptureFixture) -> None:
@@ -65,3 +65,16 @@ def test_observer_that_raises_is_logged_and_forgiven(
     Observers(broken, seen.append)(event)
     assert seen == [event]
     assert [vars(r)["action"] for r in caplog.records] == ["observer-error"]
+
+
+def test_reporter_tells_of_its_database_and_replica() -> None:
+    """What it was made for, and for one replica with ``of``."""
+    events: list[Event] = []
+    report = Reporter(events.append, "app.db")
+    report("capture-error", logging.ERROR, ValueError("no"), why="x")
+    report.of("main")("upload", txid=7)
+    first, second = events
+    assert (first.database, first.replica, first.level) == ("app.db", "", logging.ERROR)
+    assert (str(first.error), first.data) == ("no", {"why": "x"})
+    assert (second.database, second.replica) == ("app.db", "main")
+    assert (second.level, second.error, second.data) == (10, None, {"txid": 7})

@@ -351,14 +351,12 @@ def test_store_without_conditions_is_named_and_replicated_to_all_the_same(
 ) -> None:
     """Fenced by refusal to overwrite, and nothing else."""
     found = host("one", open_object=lambda: None)
-    events = []
-    found.leasing._observer = events.append
     found.make()
     assert found.contend()
     found.replicate()
     found.commit(1)
     assert found.sync() is None
-    assert [(e.action, e.level, e.replica) for e in events] == [
+    assert [(e.action, e.level, e.replica) for e in found.events] == [
         ("lease-unsupported", 30, "replica")
     ]
     assert found.leasing.status().state == "unsupported"
