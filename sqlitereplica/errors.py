@@ -24,6 +24,7 @@
     ├── FollowTimeoutError (TimeoutError)  a follower did not get that far in time: read on
     ├── VerificationError                  a replica is not what it should be: heal it, or alert
     ├── VerifyStoppedError                 a verification was ended early: nothing is known
+    ├── JobLostError                       one job of many did not end: nothing is known
     └── ReplicatorClosedError              used before ``start`` or after ``stop``
 
 Each error carries its data as attributes and a short stable ``kind`` that programs can test;
@@ -47,6 +48,7 @@ __all__ = [
     "EncryptionError",
     "FollowTimeoutError",
     "InvalidFileError",
+    "JobLostError",
     "LeaseHeldError",
     "LeaseLostError",
     "MixedSQLiteCopiesError",
@@ -320,12 +322,19 @@ class LeaseHeldError(SQLiteReplicaError):
     """
 
     def __init__(
-        self, replica: str, *, holder: str, epoch: int, cause: str | None = None
+        self,
+        replica: str,
+        *,
+        holder: str,
+        epoch: int,
+        cause: str | None = None,
+        message: str | None = None,
     ) -> None:
         who = f"{holder} holds the lease of" if holder else "nobody got the lease of"
         why = f" Last error: {cause}" if cause else ""
         super().__init__(
-            f"{who} {replica}, so this host does not replicate. Stop the other one, or"
+            message
+            or f"{who} {replica}, so this host does not replicate. Stop the other one, or"
             f" pass standby=True to wait for it.{why}",
             kind="lease-held",
         )
@@ -447,6 +456,20 @@ class VerifyStoppedError(SQLiteReplicaError):
 
     def __init__(self, replica: str) -> None:
         super().__init__(f"{replica}: the verification was stopped", kind="stopped")
+
+
+class JobLostError(SQLiteReplicaError):
+    """A job on one of many replicas did not end, so nothing is known of it.
+
+    ``kind`` is ``"lost"`` (whoever did it ended, or it was cancelled) or ``"not-started"``
+    (nobody took it). What the executor said is ``__cause__``.
+    """
+
+    def __init__(self, replica: str, *, kind: str, cause: BaseException) -> None:
+        what = "was not begun" if kind == "not-started" else "did not end"
+        why = str(cause) or type(cause).__name__
+        super().__init__(f"{replica}: the job {what}: {why}", kind=kind)
+        self.replica = replica
 
 
 class ReplicatorClosedError(SQLiteReplicaError):

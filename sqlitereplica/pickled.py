@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 __all__ = ["parts_of", "portable", "revived"]
+
+_E = TypeVar("_E", bound=BaseException)
 
 _MOST_CAUSES = 8
 
@@ -50,7 +52,7 @@ def revived(
     return error
 
 
-def portable(error: BaseException) -> BaseException:
+def portable(error: _E) -> _E | RuntimeError:
     """The error, if it comes through pickle as it is; else one that says what it was."""
     try:
         again = pickle.loads(pickle.dumps(error))

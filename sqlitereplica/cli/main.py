@@ -12,6 +12,7 @@ from sqlitereplica.cli.arguments import Parser, UsageError, normalized
 from sqlitereplica.cli.commands import (
     controlling,
     demo,
+    fleet,
     listing,
     local,
     proving,
@@ -33,6 +34,7 @@ _MODULES = (
     reading,
     listing,
     proving,
+    fleet,
     local,
     controlling,
     demo,

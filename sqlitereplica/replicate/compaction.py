@@ -15,7 +15,7 @@ from sqlitereplica.ltx import SNAPSHOT_LEVEL, FileInfo
 from sqlitereplica.replicate.history import Job
 from sqlitereplica.replicate.merging import Pace, merge_files
 from sqlitereplica.replicate.schedule import Gap, compaction_inputs
-from sqlitereplica.replicate.workshop import Workshop
+from sqlitereplica.replicate.workshop import Shop
 
 __all__ = ["CompactionTask", "promote"]
 
@@ -25,7 +25,7 @@ class CompactionTask:
 
     def __init__(
         self,
-        shop: Workshop,
+        shop: Shop,
         level: int,
         interval: int,
         *,
@@ -71,7 +71,7 @@ class CompactionTask:
         self._on_lost(info, f"no file of level {self.job.level - 1} has it")
 
 
-def compact_level(shop: Workshop, level: int, pace: Pace) -> int:
+def compact_level(shop: Shop, level: int, pace: Pace) -> int:
     """Merge what waits in the level below into ``level``; returns how many files came.
 
     Raises:
@@ -97,9 +97,7 @@ def _next(now: int, interval: int) -> int:
     return now - now % interval + interval
 
 
-def _compact(
-    shop: Workshop, level: int, inputs: Sequence[FileInfo], pace: Pace
-) -> None:
+def _compact(shop: Shop, level: int, inputs: Sequence[FileInfo], pace: Pace) -> None:
     path = shop.scratch(f"level-{level}")
     merged = merge_files(shop.store, shop.recent, inputs, path, pace)
     try:
@@ -112,12 +110,12 @@ def _compact(
     shop.report("compact", ltx_level=level, files=len(inputs), bytes=info.size)
 
 
-def promote(shop: Workshop, image: FileInfo) -> None:
+def promote(shop: Shop, image: FileInfo) -> None:
     """Make a full image of another level a snapshot."""
     files = shop.catalog.files()
     if any(f.level == SNAPSHOT_LEVEL and f.max_txid == image.max_txid for f in files):
         return
     scratch = shop.scratch(f"copy-{image.level}")
-    shop.worker.gate.check()
+    shop.gate.check()
     shop.catalog.add(shop.store.copy(image, SNAPSHOT_LEVEL, scratch))
     shop.report("snapshot", txid=image.max_txid, source="copy")

@@ -30,7 +30,7 @@ from sqlitereplica.replicate.retention import (
     grace_of,
     level0_files,
 )
-from sqlitereplica.replicate.workshop import Workshop
+from sqlitereplica.replicate.workshop import Shop
 from sqlitereplica.store import pinned_txids
 
 __all__ = ["RetentionTask"]
@@ -46,7 +46,7 @@ class RetentionTask:
 
     def __init__(
         self,
-        shop: Workshop,
+        shop: Shop,
         policy: Retention,
         *,
         on_lost: Callable[[FileInfo, str], object],

@@ -8,18 +8,20 @@ import time
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from sqlitereplica.errors import StoreError
 from sqlitereplica.events import Event, Observer
 from sqlitereplica.ltx import FileInfo
 from sqlitereplica.replicate.catalog import Catalog
+from sqlitereplica.replicate.gate import OPEN, Gate
 from sqlitereplica.replicate.merging import Merged
 from sqlitereplica.replicate.recent import Recent
 from sqlitereplica.replicate.worker import ReplicaWorker
 from sqlitereplica.restore.sums import put_sums, stale_sums, sums_file
 from sqlitereplica.store import LTXStore
 
-__all__ = ["StoppedError", "Workshop"]
+__all__ = ["Shop", "StoppedError", "Workshop"]
 
 _LONGEST_REST = 0.1
 
@@ -28,25 +30,27 @@ class StoppedError(Exception):
     """The work was given up because the Replicator stops."""
 
 
-class Workshop:
+class Shop:
     """Store, catalog, scratch files and pace of one replica. Thread-safe."""
 
     def __init__(
         self,
-        worker: ReplicaWorker,
+        name: str,
+        open_store: Callable[[], LTXStore | None],
+        catalog: Catalog,
         *,
-        database: str,
         folder: Path,
-        recent: Recent | None,
         observer: Observer,
+        database: str = "",
+        recent: Recent | None = None,
+        gate: Gate = OPEN,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """``folder`` is for scratch files, on the filesystem of the metadata."""
-        self.worker, self.database = worker, database
-        self.name = worker.name
-        self.catalog: Catalog = worker.catalog
-        self.recent = recent
+        self.name, self.database = name, database
+        self.catalog, self.recent, self.gate = catalog, recent, gate
+        self._open_store = open_store
         self._folder, self._observer = folder, observer
         self._clock, self._sleep = clock, sleep
         self._stopping = threading.Event()
@@ -55,7 +59,7 @@ class Workshop:
     @property
     def store(self) -> LTXStore:
         """The store; there is one once the worker has connected."""
-        store = self.worker.store
+        store = self._open_store()
         if store is None:
             raise StoreError(f"{self.name} was not opened yet", operation="open")
         return store
@@ -97,7 +101,7 @@ class Workshop:
         """Store a local file at a level and let it go; raises as ``LTXStore.put``."""
         header = merged.header
         try:
-            self.worker.gate.check()
+            self.gate.check()
             info = self.store.put(
                 level,
                 header.min_txid,
@@ -129,7 +133,7 @@ class Workshop:
 
     def delete(self, infos: Iterable[FileInfo]) -> None:
         """Delete files, and what belongs to them; raises as ``LTXStore.delete``."""
-        self.worker.gate.check()
+        self.gate.check()
         gone = list(infos)
         images = [sums_file(info.max_txid) for info in gone if info.min_txid == 1]
         left = set(self.catalog.files()).difference(gone)
@@ -161,3 +165,18 @@ class Workshop:
                 data=data,
             )
         )
+
+
+class Workshop(Shop):
+    """That of a Replicator, with the worker that adds to the replica."""
+
+    def __init__(self, worker: ReplicaWorker, **parts: Any) -> None:
+        """``parts`` are those of ``Shop``, without what the worker has."""
+        super().__init__(
+            worker.name,
+            lambda: worker.store,
+            worker.catalog,
+            gate=worker.gate,
+            **parts,
+        )
+        self.worker = worker

@@ -1,6 +1,7 @@
 """Replicas on any fsspec filesystem, in Litestream's layout."""
 
 from sqlitereplica.store.encryption import Encryption
+from sqlitereplica.store.finding import find_replicas
 from sqlitereplica.store.generations import GenerationFile
 from sqlitereplica.store.layout import Layout, layout_for
 from sqlitereplica.store.leaseobject import LeaseObject
@@ -24,6 +25,7 @@ __all__ = [
     "SideFile",
     "StoreReader",
     "Writeback",
+    "find_replicas",
     "layout_for",
     "pinned_txids",
 ]

@@ -33,7 +33,7 @@ LAYERS: list[set[str]] = [
     {"restore"},
     {"reading"},
     {"replicate"},
-    {"group"},
+    {"fleet", "group"},
     {"integrations"},
     {"config", "testing"},
     {"cli", "demo"},

@@ -39,6 +39,7 @@ SAMPLES: list[SQLiteReplicaError] = [
     errors.FollowTimeoutError(1.5, txid=2, wanted=3),
     errors.VerificationError("2 problems", report=("any", "value"), kind="latest"),
     errors.VerifyStoppedError("r"),
+    errors.JobLostError("r", kind="lost", cause=OSError("killed")),
     errors.ReplicatorClosedError("stopped"),
 ]
 

@@ -7,9 +7,11 @@ import os
 from typing import Any, get_args
 
 from sqlitereplica.cli.arguments import Parser, UsageError, parse_txid
+from sqlitereplica.cli.commands.fleet import all_flags, below, print_outcomes
 from sqlitereplica.cli.exits import PROBLEMS
 from sqlitereplica.cli.output import print_json, print_table, progress, time_text
 from sqlitereplica.cli.target import find_target
+from sqlitereplica.fleet import verify_all
 from sqlitereplica.restore import VerifyReport, verify
 from sqlitereplica.restore.report import Level, Scope
 from sqlitereplica.store import Pin, Replica
@@ -31,6 +33,7 @@ def add(commands: Any) -> None:
     parser.flag("timestamp", metavar="T", help="with -level restore: which state")
     parser.flag("txid", metavar="N", help="the same by its transaction")
     parser.flag("at-least", metavar="N", help="a transaction that must be there")
+    all_flags(parser)
     parser.json_flag()
     parser.set_defaults(run=_verify)
     pin: Parser = commands.add_parser(
@@ -48,6 +51,8 @@ def add(commands: Any) -> None:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
+    if arguments.all:
+        return _verify_all(arguments)
     reports = []
     for replica in find_target(arguments, arguments.what).replicas:
         bar = progress(os.path.basename(replica.display_name))
@@ -75,6 +80,20 @@ def _verify(arguments: argparse.Namespace) -> int:
         for report in reports:
             _print_report(report)
     return 0 if all(report.ok for report in reports) else PROBLEMS
+
+
+def _verify_all(arguments: argparse.Namespace) -> int:
+    if arguments.txid is not None or arguments.at_least is not None:
+        raise UsageError("-txid and -at-least are of one replica, not of all")
+    replicas, jobs = below(arguments)
+    outcomes = verify_all(
+        replicas,
+        arguments.level,
+        threads=jobs,
+        scope=arguments.scope,
+        at=arguments.timestamp,
+    )
+    return print_outcomes(outcomes, as_json=arguments.json)
 
 
 def _print_report(report: VerifyReport) -> None:

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlitereplica.cli.arguments import Parser, UsageError, parse_txid
+from sqlitereplica.cli.commands.fleet import all_flags, below, print_outcomes
 from sqlitereplica.cli.commands.reading import follow
 from sqlitereplica.cli.output import print_json, print_table, progress, time_text
 from sqlitereplica.cli.target import Target, find_target, load_config, plans_of
 from sqlitereplica.errors import TargetExistsError
+from sqlitereplica.fleet import restore_all
 from sqlitereplica.restore import RestoreResult, preview_restore, restore
 from sqlitereplica.sizes import size_text
 
@@ -34,7 +36,12 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "what", nargs="?", metavar="WHAT", help="database, URL or folder"
     )
-    parser.flag("o", metavar="PATH", dest="output", help="where to restore to")
+    parser.flag(
+        "o",
+        metavar="PATH",
+        dest="output",
+        help="where to restore to; with -all: 'out/{name}.db'",
+    )
     parser.config_flags()
     parser.flag(
         "timestamp",
@@ -57,6 +64,7 @@ def add(commands: Any) -> None:
     )
     parser.switch("f", "go on following the replica, until a signal")
     parser.flag("follow-interval", default="1s", help="with -f: how often to look")
+    all_flags(parser)
     parser.flag("parallelism", type=int, help="accepted for Litestream; not needed")
     parser.json_flag()
     parser.set_defaults(run=_run)
@@ -92,6 +100,8 @@ def _jobs(arguments: argparse.Namespace) -> Sequence[_Job]:
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.timestamp is not None and arguments.txid is not None:
         raise UsageError("give -timestamp or -txid, not both")
+    if arguments.all:
+        return _restore_all(arguments)
     txid = parse_txid(arguments.txid)
     if arguments.keep_old is not None and not arguments.force:
         raise UsageError("-keep-old goes with -force")
@@ -117,7 +127,6 @@ def _run(arguments: argparse.Namespace) -> int:
 def _restore(
     job: _Job, arguments: argparse.Namespace, txid: int | None
 ) -> tuple[RestoreResult, float]:
-    keeps = arguments.if_db_not_exists
     bar = progress(os.path.basename(job.output))
     began = time.monotonic()
     try:
@@ -126,11 +135,9 @@ def _restore(
             job.output,
             at=arguments.timestamp,
             txid=txid,
-            if_exists="skip" if keeps else "replace" if arguments.force else "error",
             keep_old=arguments.keep_old or False,
-            missing="skip" if arguments.if_replica_exists else "error",
-            verify=_CHECKS[arguments.integrity_check],  # type: ignore[arg-type]
             callback=bar,
+            **_options(arguments),
         )
     except TargetExistsError as error:
         raise _in_flags(error, job) from error
@@ -148,6 +155,31 @@ def _in_flags(error: TargetExistsError, job: _Job) -> TargetExistsError:
     if error.path != os.path.realpath(job.output):
         hint = "is in the way: move it, or pass -force"
     return TargetExistsError(error.path, f"{error.path} {hint}")
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    keeps = arguments.if_db_not_exists
+    return {
+        "if_exists": "skip" if keeps else "replace" if arguments.force else "error",
+        "missing": "skip" if arguments.if_replica_exists else "error",
+        "verify": _CHECKS[arguments.integrity_check],
+    }
+
+
+def _restore_all(arguments: argparse.Namespace) -> int:
+    if arguments.f or arguments.dry_run or arguments.txid or arguments.keep_old:
+        raise UsageError("-f, -dry-run, -txid and -keep-old are of one replica")
+    if arguments.output is None:
+        raise UsageError("-o is needed: where to restore to, such as 'out/{name}.db'")
+    replicas, jobs = below(arguments)
+    outcomes = restore_all(
+        replicas,
+        arguments.output,
+        threads=jobs,
+        at=arguments.timestamp,
+        **_options(arguments),
+    )
+    return print_outcomes(outcomes, as_json=arguments.json)
 
 
 def _sentence(result: RestoreResult, seconds: float) -> str:
