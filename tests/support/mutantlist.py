@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from support.mutants_apps import APPS_MUTANTS
+from support.mutants_fleet import FLEET_MUTANTS
 from support.mutants_follow import FOLLOW_MUTANTS
 from support.mutants_group import GROUP_MUTANTS
 from support.mutants_lease import LEASE_MUTANTS
@@ -16,6 +17,7 @@ MUTANTS = (
     *SOURCE_MUTANTS,
     *REPLICA_MUTANTS,
     *LEASE_MUTANTS,
+    *FLEET_MUTANTS,
     *FOLLOW_MUTANTS,
     *READING_MUTANTS,
     *APPS_MUTANTS,

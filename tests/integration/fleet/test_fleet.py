@@ -129,7 +129,9 @@ def test_time_is_the_same_for_all(tmp_path: Path) -> None:
 def test_no_two_replicas_are_restored_to_one_path(tmp_path: Path) -> None:
     """The second is refused, and the first is whole."""
     replicas = [plant(Replica(tmp_path / n / "app")) for n in ("one", "two")]
-    outcomes = list(restore_all(replicas, str(tmp_path / "out" / "{name}.db")))
+    outcomes = list(
+        restore_all(replicas, str(tmp_path / "out" / "{name}.db"), if_exists="replace")
+    )
     assert sorted(o.ok for o in outcomes) == [False, True]
     (bad,) = (o for o in outcomes if not o.ok)
     assert bad.replica == replicas[1] and isinstance(bad.error, TargetExistsError)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -108,6 +109,24 @@ def test_retention_deletes_only_when_asked_for(tmp_path: Path) -> None:
         assert (tmp_path / f"{txid}.db").read_bytes() == image(txid)
     kept = plant(Replica(tmp_path / "all"))
     assert compact_replica(kept, retention=Retention(delete=False)).deleted == 0
+
+
+def test_retention_goes_by_the_times_in_the_files(tmp_path: Path) -> None:
+    """Those of the store are of a copy, perhaps: it looks older, or younger, than it is."""
+    replica = plant(Replica(tmp_path / "r"))
+    compact_replica(replica)
+    for path in tmp_path.rglob("*.ltx"):
+        os.utime(path, (1, 1))
+
+    def states() -> int:
+        return sum(found.states for found in verify(replica).ranges)
+
+    compact_replica(replica, retention=Retention(window="20000d", fine="20000d"))
+    assert states() == 5
+    for path in tmp_path.rglob("*.ltx"):
+        os.utime(path)
+    compact_replica(replica, retention=Retention(window="1d"))
+    assert states() < 5
 
 
 # -- beside others ------------------------------------------------------------------------
