@@ -90,7 +90,7 @@ class _Tree(LTXStore):
                 waiting += reversed(below)
 
     def _is_new(self, folder: str, seen: set[str]) -> bool:
-        if not self._is_local:
+        if not self.is_local:
             return True
         real = os.path.realpath(self._path(folder))
         is_new = real not in seen
@@ -134,7 +134,7 @@ class _Tree(LTXStore):
     def _names(self, folder: str) -> list[str]:
         """The names of the folders in a folder."""
         path = self._path(folder.strip("/"))
-        tree = local if self._is_local else self._remote
+        tree = local if self.is_local else self._remote
         return self._run("list", path, lambda: tree.subfolders(path))
 
     def _path(self, folder: str) -> str:
