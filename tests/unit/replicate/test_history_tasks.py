@@ -13,6 +13,7 @@ from sqlitereplica import StoreError
 from sqlitereplica.events import Event
 from sqlitereplica.ltx import FileInfo
 from sqlitereplica.replicate.catalog import Catalog
+from sqlitereplica.replicate.gate import OPEN
 from sqlitereplica.replicate.history import History, Job
 from sqlitereplica.replicate.merging import BrokenFileError
 from sqlitereplica.replicate.worker import Phase
@@ -50,6 +51,7 @@ class World:
         self.worker = SimpleNamespace(
             name="replica",
             catalog=Catalog(),
+            gate=OPEN,
             phase=Phase.STREAM,
             store=SimpleNamespace(is_readable=True),
         )
