@@ -346,8 +346,8 @@ class LeaseHeldError(SQLiteReplicaError):
 class DatabaseStateError(SQLiteReplicaError):
     """The source database cannot be replicated in the state it is in.
 
-    ``kind`` is ``"journal-mode"``, ``"exclusive"``, ``"not-a-database"``,
-    ``"cannot-open"``, ``"unreadable"``, ``"busy"``, ``"replaced"``, ``"wal-lost"``,
+    ``kind`` is ``"journal-mode"``, ``"exclusive"``, ``"not-a-database"``, ``"branch"``
+    (not one yet), ``"cannot-open"``, ``"unreadable"``, ``"busy"``, ``"replaced"``, ``"wal-lost"``,
     ``"continuity"`` (locks of ours were dropped), ``"diverged"`` (not what another host
     replicated), ``"elsewhere"`` (another Replicator has it), ``"forked"`` (inherited
     connections are open in this child), ``"meta-folder"``, ``"mixed-sqlite"`` or

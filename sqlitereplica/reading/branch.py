@@ -21,6 +21,7 @@ from sqlitereplica.restore.assemble import Wanted
 from sqlitereplica.restore.at import At
 from sqlitereplica.restore.choose import Source, open_store
 from sqlitereplica.restore.restore import wanted_by
+from sqlitereplica.sqlite import descriptors
 from sqlitereplica.store import LTXStore
 
 if TYPE_CHECKING:
@@ -91,8 +92,10 @@ class Branch:
             if not pages.is_of(store.name):
                 raise TargetExistsError(str(path), f"{path} is of another replica")
             self.txid = pages.txid
-        self._opened: list[BranchFile] = []
         self._connections: list[apsw.Connection] = []
+
+    def __fspath__(self) -> str:
+        return str(self.path)
 
     def __repr__(self) -> str:
         return f"Branch({str(self.path)!r}, txid={self.txid})"
@@ -110,15 +113,20 @@ class Branch:
 
     def connect(self) -> apsw.Connection:
         """Open a connection to it; as many as you like, in any thread."""
-        flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_URI
-        connection = apsw.Connection(self.uri(), flags=flags)
+        connection = self._open(_vfs().expect(self._open_view, []))
         connection.set_busy_timeout(5000)
         self._connections.append(connection)
         return connection
 
+    def _open(self, number: str) -> apsw.Connection:
+        flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_URI
+        return apsw.Connection(self._uri(number), flags=flags)
+
     def uri(self) -> str:
         """Return a URI that ``ATTACH`` takes in this process, once."""
-        number = _vfs().expect(self._open_view, self._opened)
+        return self._uri(_vfs().expect(self._open_view, []))
+
+    def _uri(self, number: str) -> str:
         return f"file:{quote(str(self.path))}?vfs={BRANCH_VFS}&branch={number}"
 
     def _open_view(self) -> View:
@@ -145,8 +153,8 @@ class Branch:
     def finish(self, callback: Callback | None = None) -> Path:
         """Fetch all that is missing; from then on it is a plain SQLite database.
 
-        Close other connections before: they keep changes from being made, or are kept
-        from it. A Replicator can take the database when all are closed.
+        Connections that are open, here or in other processes, can be used meanwhile, and
+        afterwards. A Replicator does this by itself if it is given the branch.
 
         Args:
             callback: Is told the pages to fetch and those fetched.
@@ -157,25 +165,23 @@ class Branch:
         Raises:
             NotRestorableError: The state went away.
             StoreError: The replica cannot be read.
-            apsw.BusyError: Somebody else writes to it.
         """
         if self.is_finished:
             return self.path
-        self.close()
         here, total = self.pages
         if callback is not None:
             callback.set_size(total - here)
-        connection = self.connect()
-        with closing(connection):
-            connection.execute("BEGIN IMMEDIATE")
-            (file,) = self._opened[-1:]
-            file.fetch_all(
-                lambda pgno: callback.relative_update(1) if callback else None
-            )
-            file.finish()
-            connection.execute("COMMIT")
-        self.close()
-        map_path(self.path).unlink()
+        opened: list[BranchFile] = []
+        with closing(self._open(_vfs().expect(self._open_view, opened))) as connection:
+            connection.set_busy_timeout(5000)
+            # What a crash left is put right by SQLite first.
+            connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
+            for file in opened:
+                file.fetch_all(
+                    lambda pgno: callback.relative_update(1) if callback else None
+                )
+                file.finish()
+        map_path(self.path).unlink(missing_ok=True)
         return self.path
 
     def close(self) -> None:
@@ -183,7 +189,6 @@ class Branch:
         for connection in self._connections:
             connection.close()
         self._connections.clear()
-        self._opened.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -206,10 +211,13 @@ def _refuse_database(path: Path) -> None:
                 " move it away",
             )
     try:
-        with path.open("rb") as file:
-            begins = file.read(len(MAGIC))
+        fd, key = descriptors.acquire(str(path))  # it may be open in this process
     except FileNotFoundError:
         return
+    try:
+        begins = os.pread(fd, len(MAGIC), 0)
+    finally:
+        descriptors.release(key)
     if begins not in (MAGIC, b""):
         raise TargetExistsError(str(path), f"{path} exists: a branch is a new file")
     path.unlink()

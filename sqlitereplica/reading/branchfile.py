@@ -17,6 +17,12 @@ was cut before SQLite's sync returned, and SQLite repairs all pages of that tran
 from its journal or WAL. A fetched page has no journal: it is marked after the file was
 synced. Marks are synced before a sync returns.
 
+Whoever finishes the branch fetches all that is missing, under no lock of SQLite's. So it takes
+the lock of the map alone for the moment between the look whether a page is missing still and
+the write; all that SQLite writes is written, and marked, under the shared one. The last page
+fetched, the same lock covers the end: connections that are open go on, and find at their next
+look that the file is a plain database.
+
 Until all pages are there the file begins with bytes of ours, so that no other SQLite takes
 it for a database. They are exchanged as they are read and written.
 """
@@ -80,15 +86,19 @@ class BranchFile(apsw.VFSFile):
 
     def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802
         """Write, and mark the pages; of those written in part the rest is fetched."""
-        if self._map.is_finished:
-            super().xWrite(data, offset)
-            return
+        size, end = self._map.page_size, offset + len(data)
+        for inside in {offset, end} - {0}:
+            if inside % size:
+                self.fetch(inside // size + 1)
+        with self._map.locked(alone=False):
+            if self._map.is_finished:
+                super().xWrite(data, offset)
+            else:
+                self._write(data, offset)
+
+    def _write(self, data: bytes, offset: int) -> None:
         size, end = self._map.page_size, offset + len(data)
         first, last = offset // size + 1, (end - 1) // size + 1
-        if offset % size:
-            self.fetch(first)
-        if end % size:
-            self.fetch(last)
         if offset < len(MAGIC):
             data = (MAGIC[offset:] + data[len(MAGIC) - offset :])[: len(data)]
         super().xWrite(data, offset)
@@ -97,9 +107,9 @@ class BranchFile(apsw.VFSFile):
 
     def xTruncate(self, size: int) -> None:  # noqa: N802
         """Cut the file; what was behind is not to come back from the replica."""
-        if not self._map.is_finished:
+        with self._map.locked(alone=False):
             self._map.set_from(-(-size // self._map.page_size) + 1)
-        super().xTruncate(size)
+            super().xTruncate(size)
 
     def xSync(self, flags: int) -> None:  # noqa: N802
         """Bring the file to disk, and what is in it."""
@@ -114,20 +124,28 @@ class BranchFile(apsw.VFSFile):
         self._map.sync()
 
     def fetch_all(self, told: Callable[[int], object]) -> None:
-        """Fetch all that is missing; ``told`` is given the number of each page."""
+        """Fetch all that is missing; ``told`` is given the number of each page.
+
+        Others may write meanwhile.
+        """
         pgno = self._map.missing()
         while pgno is not None:
-            self.fetch(pgno)
+            page = self._view.read(pgno)
+            with self._map.locked(alone=True):
+                if not self._map.has(pgno):
+                    super().xWrite(page, (pgno - 1) * self._map.page_size)
+                    self._fetched.add(pgno)
             told(pgno)
             pgno = self._map.missing(pgno + 1)
 
     def finish(self) -> None:
-        """Make the file a plain database: all is there, and nobody else writes."""
+        """Make the file a plain database: all pages are there."""
         self.xSync(apsw.SQLITE_SYNC_FULL)
-        super().xWrite(_SQLITE, 0)
-        super().xSync(apsw.SQLITE_SYNC_FULL)
-        self._map.finish()
-        self._map.sync()
+        with self._map.locked(alone=True):
+            super().xWrite(_SQLITE, 0)
+            super().xSync(apsw.SQLITE_SYNC_FULL)
+            self._map.finish()
+            self._map.sync()
 
     def xClose(self) -> None:  # noqa: N802
         """Keep what was fetched, and let go of everything."""
@@ -176,7 +194,10 @@ class BranchVFS(apsw.VFS):
         if waiting is None:
             raise ValueError(f"{Path(name.filename())} is a branch: use its connect()")
         open_view, opened = waiting
-        pages = BranchMap(path)
+        try:
+            pages = BranchMap(path)
+        except FileNotFoundError:
+            return apsw.VFSFile("", name, flags)  # it was finished just now
         try:
             file = BranchFile(name, flags, pages, open_view())
         except BaseException:

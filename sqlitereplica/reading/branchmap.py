@@ -15,6 +15,10 @@
 
 It is mapped into memory, so that what a process sets is seen by the others at once and
 outlives it. A byte, not a bit: bytes are set by several processes without a lock.
+
+Who writes to the local file holds a lock on the map (``flock``) from its look at the map to
+its mark there: a shared one for what SQLite writes, which SQLite's own locks keep apart, one
+alone for the pages that are fetched to finish the branch.
 """
 
 from __future__ import annotations
@@ -23,12 +27,20 @@ import hashlib
 import mmap
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from fastcrc.crc64 import go_iso
 
 from sqlitereplica.errors import InvalidFileError
+from sqlitereplica.sqlite import branch_map
+
+try:
+    import fcntl
+except ImportError:  # Windows: finish a branch when nobody else uses it
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["BranchMap", "Origin", "map_path"]
 
@@ -65,7 +77,7 @@ class Origin:
 
 def map_path(path: str | os.PathLike[str]) -> Path:
     """Return where the map of a branch is."""
-    return Path(f"{os.fspath(path)}-branch")
+    return Path(branch_map(os.fspath(path)))
 
 
 class BranchMap:
@@ -78,13 +90,17 @@ class BranchMap:
             InvalidFileError: It is damaged.
             OSError: It cannot be opened.
         """
-        with path.open("r+b") as file:
-            head = file.read(_SIZE)
+        self._file = path.open("r+b", buffering=0)
+        try:
+            head = self._file.read(_SIZE)
             self.page_size, self.commit, self.txid, self._replica = _unpack(head)
-            size = os.fstat(file.fileno()).st_size
+            size = os.fstat(self._file.fileno()).st_size
             if size != _SIZE + self.commit:
                 raise InvalidFileError(f"{path} is cut short", kind="branch")
-            self._map = mmap.mmap(file.fileno(), size)
+            self._map = mmap.mmap(self._file.fileno(), size)
+        except BaseException:
+            self._file.close()
+            raise
 
     @staticmethod
     def write(path: Path, origin: Origin) -> None:
@@ -136,9 +152,22 @@ class BranchMap:
         """Bring what was set to disk."""
         self._map.flush()
 
+    @contextmanager
+    def locked(self, *, alone: bool) -> Iterator[None]:
+        """Hold the lock of who writes to the local file."""
+        fd = self._file.fileno()
+        if fcntl is not None:
+            fcntl.flock(fd, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        try:
+            yield
+        finally:
+            if fcntl is not None:
+                fcntl.flock(fd, fcntl.LOCK_UN)
+
     def close(self) -> None:
         """Close it."""
         self._map.close()
+        self._file.close()
 
 
 def _unpack(head: bytes) -> tuple[int, int, int, bytes]:

@@ -28,6 +28,7 @@ from sqlitereplica.errors import (
 )
 from sqlitereplica.events import Event, Observer, guarded, log_event
 from sqlitereplica.policy import Lease, Retention
+from sqlitereplica.reading import Branch
 from sqlitereplica.replicate.boot import RestoreWhen, fetch_if_missing
 from sqlitereplica.replicate.calls import (
     AwaitTurn,
@@ -103,7 +104,8 @@ class Replicator(Waiting):
         """Describe what to replicate where; ``start`` or ``with`` begins.
 
         Args:
-            db: The database file. It may be missing for now; it is waited for.
+            db: The database file. It may be missing for now; it is waited for. Or a
+                ``Branch``, which ``start`` finishes first.
             replicas: URLs, folders or ``Replica`` values, independent of each other.
             connect: Opens the database as the application does, with the same copy of
                 SQLite: ``sqlite3.connect``, ``apsw.Connection``, or your own factory.
@@ -161,6 +163,7 @@ class Replicator(Waiting):
         super().__init__(require, replicas=len(self._options.names))
         self._stop_timeout = seconds_of(stop_timeout, "stop_timeout")
         self._restore = restore
+        self._branch = db if isinstance(db, Branch) else None
         self._booting = False
         self._rejoins = True
         """Whether the copy in the child of a fork goes on."""
@@ -200,7 +203,7 @@ class Replicator(Waiting):
         with self._changing:
             if self._role is not None:
                 return
-            self._booting = self._restore is not None
+            self._booting = bool(self._restore or self._branch)
             try:
                 self._begin()
                 if self._booting:
@@ -258,7 +261,11 @@ class Replicator(Waiting):
     def _run(self, folder: MetaFolder) -> Running:
         copy = copy_of(self._options.connect)
         check_before_open(self._options.path, copy)
-        options = fetch_if_missing(self._options) if self._booting else self._options
+        options = self._options
+        if self._branch is not None:
+            self._branch.finish()
+        if self._restore and self._booting:
+            options = fetch_if_missing(options)
         running = Running(options, copy, folder)
         self._role = running
         running.begin()

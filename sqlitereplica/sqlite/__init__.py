@@ -3,7 +3,7 @@
 from sqlitereplica.sqlite.commitwatch import CommitWatch, Look
 from sqlitereplica.sqlite.connection import Connect, SourceBusyError, SourceConnection
 from sqlitereplica.sqlite.hazards import copy_of
-from sqlitereplica.sqlite.source import SourceDatabase, is_ready
+from sqlitereplica.sqlite.source import SourceDatabase, branch_map, is_ready
 from sqlitereplica.sqlite.wal import FRAME_HEADER_SIZE, last_frames, split
 from sqlitereplica.sqlite.walindex import WalIndex
 
@@ -16,6 +16,7 @@ __all__ = [
     "SourceConnection",
     "SourceDatabase",
     "WalIndex",
+    "branch_map",
     "copy_of",
     "is_ready",
     "last_frames",

@@ -24,7 +24,12 @@ from sqlitereplica.sqlite.leftover import Leftover
 from sqlitereplica.sqlite.wal import FRAME_HEADER_SIZE, frame_offset
 from sqlitereplica.sqlite.walindex import WalIndex, read_wal_index
 
-__all__ = ["SourceDatabase", "is_ready"]
+__all__ = ["SourceDatabase", "branch_map", "is_ready"]
+
+
+def branch_map(path: str) -> str:
+    """Where the page map of a branch is, see ``reading/branchmap.py``."""
+    return path + "-branch"
 
 
 def is_ready(path: str) -> bool:
@@ -50,7 +55,8 @@ class SourceDatabase:
         Raises:
             MixedSQLiteCopiesError: another copy of SQLite has the file open here.
             SourceBusyError: a lock is taken; try again.
-            DatabaseStateError: not a database, or not in WAL mode and not to be switched.
+            DatabaseStateError: not a database, not one yet (``"branch"``), or not in WAL
+                mode and not to be switched.
         """
         self.path = path
         self._connect = connect
@@ -68,6 +74,7 @@ class SourceDatabase:
                 raise DatabaseStateError(
                     f"{path} cannot be opened: {error}", path=path, kind="cannot-open"
                 ) from error
+            _explain_branch(error, path)
             raise
 
     def _attach(self, copy: str, set_wal: bool) -> None:
@@ -259,6 +266,19 @@ class SourceDatabase:
         for connection in self._connections:
             connection.park()
         self._connections.clear()
+
+
+def _explain_branch(error: BaseException, path: str) -> None:
+    """Raise a better error if the file is no database since it is a branch."""
+    if getattr(error, "kind", "") == "not-a-database" and os.path.exists(
+        branch_map(path)
+    ):
+        raise DatabaseStateError(
+            f"{path} is a branch, some of whose pages are in its replica only: call its"
+            " finish(), or give the Replicator the branch itself instead of its path",
+            path=path,
+            kind="branch",
+        ) from error
 
 
 def _ensure_wal_mode(connection: SourceConnection, set_wal: bool) -> None:

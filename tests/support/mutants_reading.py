@@ -77,6 +77,14 @@ READING_MUTANTS = (
         BRANCH + "test_killed_process_leaves_a_whole_branch",
     ),
     Mutant(
+        "branch: what was written while a page was fetched is overwritten by it",
+        "reading/branchfile.py",
+        "                if not self._map.has(pgno):\n",
+        "                if True:\n",
+        "tests/integration/reading/test_branch_finish.py"
+        "::test_pages_that_are_written_while_they_are_fetched_stay",
+    ),
+    Mutant(
         "a change behind an unchanged leaf is overlooked",
         "reading/comparing.py",
         "        return not left\n",

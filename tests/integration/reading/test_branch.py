@@ -166,7 +166,9 @@ def test_same_statements_make_the_same_database(
             if each.in_transaction:
                 each.execute("COMMIT")
         plain.close()
-        assert made.finish().read_bytes() == copy.read_bytes()
+        made.finish()
+        made.close()
+        assert path.read_bytes() == copy.read_bytes()
 
 
 def test_what_was_cut_off_is_gone(recording: Recording, tmp_path: Path) -> None:
