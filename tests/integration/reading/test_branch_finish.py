@@ -62,7 +62,8 @@ def test_pages_that_are_written_while_they_are_fetched_stay(
             def read(view: View, pgno: int) -> bytes:
                 page = real(view, pgno)
                 # Any page of the table; and nothing of it is left in the WAL.
-                if threading.current_thread() is finisher and pgno == 100:
+                by_finisher = threading.current_thread() is finisher
+                if by_finisher and pgno == 100 and not done:
                     done.append(pgno)
                     connection.execute("UPDATE t SET b = 'mine'")
                     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
