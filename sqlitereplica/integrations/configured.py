@@ -14,8 +14,10 @@ name of the database, so that one form serves many.
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from sqlitereplica.policy import Retention
@@ -50,6 +52,9 @@ def replicator_from(
         ValueError: the configuration makes no sense; it says for which database.
     """
     options = dict(_as_mapping(configuration))
+    _refuse_unknown(
+        name, options, {*_names_of(Replicator), "replicas", "health"} - {"db"}
+    )
     if connect is not None:
         options.setdefault("connect", connect)
     try:
@@ -59,12 +64,37 @@ def replicator_from(
         )
         options.pop("health", None)
         if "retention" in options:
-            options["retention"] = _retention(options["retention"])
+            options["retention"] = _retention(name, options["retention"])
+        _refuse_unknown(name, health, _names_of(Replicator.health))
         replicator = Replicator(database, replicas, **options)
         replicator.health(**health)  # limits that make no sense are refused
         return replicator
     except (TypeError, ValueError) as error:
-        raise ValueError(f"replication of {name}: {error}") from error
+        raise _about(name, error) from error
+
+
+def _about(name: str, error: Exception) -> ValueError:
+    """An error that says for which database it is, once."""
+    text, prefix = str(error), f"replication of {name}: "
+    return ValueError(text if text.startswith(prefix) else prefix + text)
+
+
+def _refuse_unknown(name: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Say which key is none, and what may be meant."""
+    known = sorted(known)
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = (
+                f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            )
+            raise ValueError(f"replication of {name}: unknown key {key!r}; {hint}")
+
+
+def _names_of(function: Callable[..., Any]) -> list[str]:
+    """The names of the parameters of a function or class."""
+    names = inspect.signature(function).parameters
+    return [name for name in names if name != "self"]
 
 
 def limits_from(configuration: Configuration) -> dict[str, Any]:
@@ -77,7 +107,7 @@ def destinations_from(name: str, configuration: Configuration) -> list[Destinati
     try:
         return _replicas(name, _as_mapping(configuration).get("replicas", ()))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"replication of {name}: {error}") from error
+        raise _about(name, error) from error
 
 
 def replicas_from(name: str, configuration: Configuration) -> list[Replica]:
@@ -107,10 +137,12 @@ def _replica(name: str, entry: Any) -> Destination:
         return entry
     values = dict(entry) if isinstance(entry, Mapping) else {"url": entry}
     if "mirror" in values:
+        _refuse_unknown(name, values, {*_names_of(Mirror), "mirror"} - {"path"})
         return Mirror(_named(values.pop("mirror"), name), **values)
+    _refuse_unknown(name, values, _names_of(Replica))
     values["url"] = _named(values.get("url"), name)
     if "retention" in values:
-        values["retention"] = _retention(values["retention"])
+        values["retention"] = _retention(name, values["retention"])
     return Replica(**values)
 
 
@@ -118,5 +150,8 @@ def _named(place: Any, name: str) -> Any:
     return place.replace("{name}", name) if isinstance(place, str) else place
 
 
-def _retention(value: Any) -> Any:
-    return Retention(**value) if isinstance(value, Mapping) else value
+def _retention(name: str, value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    _refuse_unknown(name, value, _names_of(Retention))
+    return Retention(**value)

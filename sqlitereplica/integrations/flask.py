@@ -97,13 +97,15 @@ class SQLiteReplica:
         """That of the current application, if it has one database.
 
         Raises:
-            ValueError: it has several.
+            ValueError: it has several, or none.
         """
-        [(name, found), *others] = self.replicators.items()
-        if others:
-            names = ", ".join([name, *(other for other, _ in others)])
+        replicators = self.replicators
+        if not replicators:
+            raise ValueError("app.config['SQLITEREPLICA'] names no database")
+        if len(replicators) > 1:
+            names = ", ".join(replicators)
             raise ValueError(f"there are several, use replicators[...]: {names}")
-        return found
+        return next(iter(replicators.values()))
 
     def health(self) -> tuple[Response, int]:
         """A view for load balancers: 200 if all is well, else 503.
@@ -125,7 +127,7 @@ class _Databases:
         configured = app.config.get("SQLITEREPLICA", {})
         if not isinstance(configured, Mapping):
             raise ValueError("SQLITEREPLICA is a mapping: of one database, or by name")
-        if "database" in configured:
+        if "database" in configured or "replicas" in configured:
             configured = {"default": configured}
         self._app = app
         self.targets: dict[str, Target] = {}
@@ -156,7 +158,12 @@ def _split(app: Flask, name: str, description: Any) -> tuple[str, dict[str, Any]
 
 
 def _databases_of(app: Flask | None) -> _Databases:
-    found: _Databases = (app or current_app).extensions[_KEY]
+    found: _Databases | None = (app or current_app).extensions.get(_KEY)
+    if found is None:
+        raise RuntimeError(
+            "this application is not replicated: call init_app(app), or make"
+            " SQLiteReplica(app)"
+        )
     return found
 
 

@@ -63,6 +63,8 @@ class DurabilityMiddleware:
         Raises:
             ValueError: an argument that cannot be meant.
         """
+        if replicator is None:
+            raise ValueError("the Replicator to wait for is needed, and this is None")
         self.app, self._replicator = app, replicator
         self._gate = Gate(
             timeout=timeout,

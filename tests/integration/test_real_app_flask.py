@@ -234,6 +234,18 @@ def test_several_databases_by_name(tmp_path: Path) -> None:
             _ = replication.replicator
 
 
+def test_application_that_is_not_replicated_is_told_so() -> None:
+    """By what is missing: the extension, or the configuration."""
+    replication = SQLiteReplica()
+    app = Flask(__name__)
+    with app.app_context():
+        with pytest.raises(RuntimeError, match="init_app"):
+            replication.health()
+        replication.init_app(app)
+        with pytest.raises(ValueError, match="names no database"):
+            _ = replication.replicator
+
+
 def test_replication_is_started_by_requests_but_not_by_tests(tmp_path: Path) -> None:
     """A first request starts it; of an application under test only ``start`` does."""
     store = MemoryStore()
@@ -259,6 +271,7 @@ def test_replication_is_started_by_requests_but_not_by_tests(tmp_path: Path) -> 
     [
         ("backups", "is a mapping"),
         ({"default": "backups"}, "no mapping with the key 'database'"),
+        ({"replicas": "backups"}, "default is no mapping with the key 'database'"),
         ({"database": "a.db"}, "at least one destination"),
         ({"database": "a.db", "replicas": "b", "sink": 1}, "sink"),
     ],

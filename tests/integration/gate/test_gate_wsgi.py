@@ -215,3 +215,9 @@ def test_standard_is_kept_on_both_sides(
             assert Served(validator(inner)).parts
             store.heal()
             replicator.sync()
+
+
+def test_gate_without_a_replicator_is_refused() -> None:
+    """When it is made, not with the first request that writes."""
+    with pytest.raises(ValueError, match="Replicator"):
+        DurabilityMiddleware(lambda environ, start: [], None)  # type: ignore[arg-type]
