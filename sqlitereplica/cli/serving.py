@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import socketserver
+import stat
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -48,6 +49,9 @@ class _Handler(BaseHTTPRequestHandler):
     server_version = "sqlitereplica"
 
     def do_GET(self) -> None:
+        self._answer("GET")
+
+    def do_HEAD(self) -> None:
         self._answer("GET")
 
     def do_POST(self) -> None:
@@ -102,7 +106,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Type", reply.kind)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            self.wfile.write(data)
+            if self.command != "HEAD":
+                self.wfile.write(data)
 
     def log_message(self, format: str, *args: Any) -> None:
         logger.debug("http: %s", format % args)
@@ -111,6 +116,14 @@ class _Handler(BaseHTTPRequestHandler):
         """Who asks, for the log; a Unix socket has no address."""
         address: Any = self.client_address
         return str(address[0]) if isinstance(address, tuple) else "local"
+
+
+class _PortServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+
+class _PortServer6(_PortServer):
+    address_family = socket.AF_INET6
 
 
 class _UnixServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
@@ -145,7 +158,8 @@ class Server:
 
 def _text_of(address: Any) -> str:
     if isinstance(address, tuple):
-        return f"{address[0]}:{address[1]}"
+        host = f"[{address[0]}]" if ":" in address[0] else address[0]
+        return f"{host}:{address[1]}"
     return str(address)
 
 
@@ -160,11 +174,11 @@ def serve_port(address: str, routes: Routes) -> Server:
         raise ConfigError(
             f"addr {address!r} is no address: write ':9090' or 'host:9090'"
         )
+    kind = _PortServer6 if ":" in host else _PortServer
     try:
-        server = ThreadingHTTPServer((host.strip("[]"), int(port)), _handler(routes))
+        server = kind((host.strip("[]"), int(port)), _handler(routes))
     except OSError as error:
         raise ConfigError(f"addr {address}: {error}") from error
-    server.daemon_threads = True
     return Server(server)
 
 
@@ -191,6 +205,9 @@ def serve_socket(path: str, mode: int, routes: Routes) -> Server:
 
 
 def _remove_dead(path: str) -> None:
+    if os.path.lexists(path) and not stat.S_ISSOCK(os.lstat(path).st_mode):
+        # A connection to any file is refused: it would be taken for a dead socket.
+        raise OSError("there is something else that is no socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import sqlite3
 import stat
 import tempfile
@@ -201,6 +202,34 @@ def test_socket_in_use_is_not_taken_away(control: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="another process serves there"):
         serve_socket(control, 0o600, {})
     assert ask(control, "GET", "/info", None, 10)["database_count"] == 0
+
+
+def test_socket_takes_the_place_of_nothing_else(tmp_path: Path) -> None:
+    """A database at the path that was meant for another key stays."""
+    (tmp_path / "app.db").write_bytes(b"precious")
+    (tmp_path / "link").symlink_to("app.db")
+    for name in ("app.db", "link"):
+        with pytest.raises(ConfigError, match="no socket"):
+            serve_socket(str(tmp_path / name), 0o600, {})
+    assert (tmp_path / "app.db").read_bytes() == b"precious"
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_port_answers_over_ipv6_and_to_head() -> None:
+    """As uptime monitors ask."""
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6 here")
+    try:
+        server = serve_port("[::1]:0", {("GET", "/"): lambda q, b: Reply({"a": 1})})
+    except ConfigError:
+        pytest.skip("no IPv6 here")
+    try:
+        request = urllib.request.Request(f"http://{server.where}/", method="HEAD")
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            assert (answer.status, answer.read()) == (200, b"")
+        assert json.loads(get(f"http://{server.where}/")[1]) == {"a": 1}
+    finally:
+        server.close()
 
 
 def test_nobody_answers(tmp_path: Path) -> None:
