@@ -285,10 +285,22 @@ def _replica(
     try:
         encryption = _encryption(replica)
         if is_dated(place):
+            _refuse_rules(retention)
             return DatedReplica(place, make, retention)
         return make(place)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def _refuse_rules(retention: Retention) -> None:
+    """One place for each day is let go as a whole: it knows nothing of its neighbours."""
+    for rule in ("keep_last", "hourly", "daily", "weekly", "monthly"):
+        if getattr(retention, rule):
+            raise ConfigError(
+                "a replica with the date in its path is kept for the window of its"
+                f" retention, and {rule.replace('_', '-')} does not go with that: give it"
+                " a window of its own, such as 'retention: 30d', or leave out the date"
+            )
 
 
 def _encryption(replica: ReplicaConfig) -> Encryption | None:

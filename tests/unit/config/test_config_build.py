@@ -253,6 +253,10 @@ def test_dated_replica_changes_with_the_day() -> None:
         ("dbs: [{path: a, replica: {path: x, retention: {daily: -1}}}]", "daily=-1"),
         ("dbs: [{path: a, replica: {path: ./a}}]", "replica of itself"),
         (
+            "dbs: [{path: a, replica: {path: $(date +%F), retention: {daily: 30}}}]",
+            "daily does not go with that",
+        ),
+        (
             "dbs: [{path: a, replica: {type: sftp, host: h, path: x, host-key: k}}]",
             "host-key is not supported",
         ),
