@@ -1,9 +1,18 @@
-"""Replicate SQLite databases from inside the application, in Litestream's format."""
+"""Replicate SQLite databases from inside the application, in Litestream's format.
+
+Names are loaded when they are first asked for, so that a program pays for what it uses: who
+only restores loads no replicator. What watches for a second copy of SQLite is there at once,
+to see every connection that is opened from the import on.
+"""
 
 from __future__ import annotations
 
+import sys
+from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import sqlitereplica.sqlite  # noqa: F401
 from sqlitereplica.errors import (
     AnotherWriterError,
     ChecksumMismatchError,
@@ -30,40 +39,6 @@ from sqlitereplica.errors import (
     VerificationError,
     VerifyStoppedError,
 )
-from sqlitereplica.policy import Lease, Retention
-from sqlitereplica.progress import progress
-from sqlitereplica.reading import (
-    Branch,
-    Diff,
-    RowChange,
-    SchemaChange,
-    branch,
-    connect,
-    diff,
-    replica_uri,
-)
-from sqlitereplica.replicate import (
-    Follower,
-    FollowerStatus,
-    HealthReport,
-    LeaseStatus,
-    Mirror,
-    Position,
-    ReplicaStatus,
-    Replicator,
-    Require,
-    Status,
-)
-from sqlitereplica.restore import (
-    RestorePoint,
-    RestorePoints,
-    RestoreResult,
-    VerifyReport,
-    restore,
-    restore_points,
-    verify,
-)
-from sqlitereplica.store import Encryption, Pin, Replica
 
 if TYPE_CHECKING:
     from sqlitereplica.group import (
@@ -72,6 +47,40 @@ if TYPE_CHECKING:
         MemberStatus,
         ReplicatorGroup,
     )
+    from sqlitereplica.policy import Lease, Retention
+    from sqlitereplica.progress import progress
+    from sqlitereplica.reading import (
+        Branch,
+        Diff,
+        RowChange,
+        SchemaChange,
+        branch,
+        connect,
+        diff,
+        replica_uri,
+    )
+    from sqlitereplica.replicate import (
+        Follower,
+        FollowerStatus,
+        HealthReport,
+        LeaseStatus,
+        Mirror,
+        Position,
+        ReplicaStatus,
+        Replicator,
+        Require,
+        Status,
+    )
+    from sqlitereplica.restore import (
+        RestorePoint,
+        RestorePoints,
+        RestoreResult,
+        VerifyReport,
+        restore,
+        restore_points,
+        verify,
+    )
+    from sqlitereplica.store import Encryption, Pin, Replica
 
 __all__ = [
     "AnotherWriterError",
@@ -136,18 +145,84 @@ __all__ = [
     "verify",
 ]
 
-
-_GROUP = frozenset({"GroupHealth", "GroupStatus", "MemberStatus", "ReplicatorGroup"})
+_NAMES = {
+    "group": (
+        "GroupHealth",
+        "GroupStatus",
+        "MemberStatus",
+        "ReplicatorGroup",
+    ),
+    "policy": (
+        "Lease",
+        "Retention",
+    ),
+    "progress": ("progress",),
+    "reading": (
+        "Branch",
+        "Diff",
+        "RowChange",
+        "SchemaChange",
+        "branch",
+        "connect",
+        "diff",
+        "replica_uri",
+    ),
+    "replicate": (
+        "Follower",
+        "FollowerStatus",
+        "HealthReport",
+        "LeaseStatus",
+        "Mirror",
+        "Position",
+        "ReplicaStatus",
+        "Replicator",
+        "Require",
+        "Status",
+    ),
+    "restore": (
+        "RestorePoint",
+        "RestorePoints",
+        "RestoreResult",
+        "VerifyReport",
+        "restore",
+        "restore_points",
+        "verify",
+    ),
+    "store": (
+        "Encryption",
+        "Pin",
+        "Replica",
+    ),
+}
+_HOMES = {name: home for home, names in _NAMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    """Look up only when asked for: the version (metadata are slow to read), and groups."""
+    """Look up what was not asked for before; the version, too: metadata are slow to read."""
     if name == "__version__":
         from importlib.metadata import version
 
-        return version("sqlitereplica")
-    if name in _GROUP:
-        from sqlitereplica import group
+        return version(__name__)
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
 
-        return getattr(group, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Facade(ModuleType):
+    """``restore`` and ``progress`` are functions, although submodules have these names.
+
+    An import binds each submodule here, whoever loads it first.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name not in _HOMES or not isinstance(value, ModuleType):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Facade

@@ -57,3 +57,11 @@ def test_import_loads_no_heavy_module(names: tuple[str, ...]) -> None:
 def test_import_loads_few_modules() -> None:
     """The number of modules stays that of a small library."""
     assert len(modules_loaded_by_import("Replicator", "restore")) < MOST_MODULES
+
+
+def test_import_alone_loads_no_store_and_no_reader() -> None:
+    """An application pays for what it uses, when it first uses it."""
+    loaded = modules_loaded_by_import()
+    late = {"fsspec", "msgspec", "asyncio", "sqlitereplica.replicate"}
+    assert loaded & late == set()
+    assert "sqlitereplica.reading" not in modules_loaded_by_import("restore")
