@@ -13,6 +13,7 @@ True`` is given them.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -25,6 +26,7 @@ __all__ = [
     "Reporter",
     "guarded",
     "log_event",
+    "refuse_in_observer",
 ]
 
 logger = logging.getLogger("sqlitereplica")
@@ -78,6 +80,18 @@ class Observers:
             observer(event)
 
 
+_here = threading.local()
+
+
+def refuse_in_observer(what: str) -> None:
+    """Raise RuntimeError in a thread that is in an observer: it would wait for itself."""
+    if getattr(_here, "depth", 0):
+        raise RuntimeError(
+            f"{what} waits for threads that report events, so an observer cannot call it:"
+            " let another thread do that"
+        )
+
+
 DETAILS = frozenset({"checkpoint", "increment", "operation", "status", "sync"})
 
 
@@ -93,10 +107,13 @@ class guarded:  # noqa: N801  (used like a function)
         """Pass it on, if it is wanted."""
         if event.action in DETAILS and not self.detailed:
             return
+        _here.depth = getattr(_here, "depth", 0) + 1
         try:
             self._observer(event)
         except BaseException:
             logger.exception("the observer failed", extra={"action": "observer-error"})
+        finally:
+            _here.depth -= 1
 
 
 class Reporter:

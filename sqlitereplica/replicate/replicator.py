@@ -26,7 +26,13 @@ from sqlitereplica.errors import (
     ReplicatorClosedError,
     SQLiteReplicaError,
 )
-from sqlitereplica.events import Event, Observer, guarded, log_event
+from sqlitereplica.events import (
+    Event,
+    Observer,
+    guarded,
+    log_event,
+    refuse_in_observer,
+)
 from sqlitereplica.policy import Lease, Retention
 from sqlitereplica.reading import Branch
 from sqlitereplica.replicate.boot import RestoreWhen, fetch_if_missing
@@ -313,6 +319,7 @@ class Replicator(Waiting):
         Raises:
             SQLiteReplicaError: the last flush failed; everything is stopped all the same.
         """
+        refuse_in_observer("stop()")
         limit = self._stop_timeout if timeout is None else timeout
         deadline = time.monotonic() + limit
         with self._changing:
@@ -467,6 +474,7 @@ class Replicator(Waiting):
         return self._role if isinstance(self._role, Running) else None
 
     def _role_now(self) -> Running | Peer:
+        refuse_in_observer("a call of the Replicator")
         role = self._role
         if role is None:
             raise ReplicatorClosedError(

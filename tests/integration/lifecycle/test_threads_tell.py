@@ -7,12 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support.capturing import make_database
-from support.lifetime import await_true
+from support.capturing import make_database, serialized
+from support.lifetime import await_true, restored, write
 
 from sqlitereplica import Replicator
 from sqlitereplica.events import Event
 from sqlitereplica.replicate import replicator as module
+from sqlitereplica.replicate.metafolder import MetaFolder, default_folder
 from sqlitereplica.replicate.options import Options
 from sqlitereplica.replicate.peer import Peer
 from sqlitereplica.replicate.turn import Turn
@@ -37,6 +38,32 @@ def test_turn_that_fails_in_an_unknown_way_comes_all_the_same(
         r.sync()
     db.close()
     assert "standby-error" in [event.action for event in events]
+
+
+@pytest.mark.parametrize("action", ["attach", "upload"])
+@pytest.mark.parametrize("call", ["stop", "sync", "snapshot", "position"])
+def test_observer_cannot_have_its_own_thread_wait_for_itself(
+    path: Path, replica: Path, action: str, call: str
+) -> None:
+    """It is told so at once; nothing hangs, and everything goes on and ends as it should."""
+    failures: list[Exception] = []
+
+    def observer(event: Event) -> None:
+        if event.action == action:
+            try:
+                getattr(r, call)()
+            except RuntimeError as error:
+                failures.append(error)
+
+    db = make_database(path)
+    r = Replicator(path, replica, observer=observer)
+    with r:
+        write(db)
+        r.sync(60)
+    assert failures
+    MetaFolder.locked(default_folder(str(path)), str(path)).close()
+    assert restored(replica) == serialized(path)
+    db.close()
 
 
 def test_start_that_waits_for_another_process_is_told_what_goes_wrong_here(
