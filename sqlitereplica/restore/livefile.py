@@ -32,9 +32,11 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import FileIO
 from itertools import chain, takewhile
 from pathlib import Path
 
@@ -303,7 +305,7 @@ class LiveFile:
         journal = self.path + "-journal"
         temporary = journal + ".tmp"
         try:
-            following = change.save(temporary, source)
+            following = change.save(temporary, source, os.fstat(self._fd))
             self._notes.note(following)
             os.rename(temporary, journal)
         except BaseException:
@@ -344,14 +346,15 @@ class _Change:
         self._brings_first = False
         self._sum = 0 if self._whole else old.checksum
 
-    def save(self, path: str, source: bytes) -> Held:
+    def save(self, path: str, source: bytes, like: os.stat_result) -> Held:
         """Write the journal, durably; return the state that comes next.
 
-        Raises as ``LiveFile.apply``.
+        Who may read and write the file, ``like`` that, may do so with its journal, and
+        nobody else: it has pages of it. Raises as ``LiveFile.apply``.
         """
         old, goal = self._old, self._goal
         nonce, records = secrets.randbits(32), 0
-        with open(path, "wb", buffering=0) as journal:
+        with _new_file(path, like) as journal:
             at, waiting = JOURNAL_HEADER_SIZE, bytearray()
             for pgno, page in chain(self._replaced(), self._cut_off()):
                 waiting += journal_record(pgno, page, nonce)
@@ -468,6 +471,18 @@ class _Change:
             commit = self._goal.commit
             return as_plain(self._first, commit, self._counter, self._cookie)
         return self._pages.page(pgno)
+
+
+def _new_file(path: str, like: os.stat_result) -> FileIO:
+    """An empty file with the permissions of another one, and its owner if we may."""
+    Path(path).unlink(missing_ok=True)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+    file = FileIO(os.open(path, flags, 0o600), "r+")
+    if hasattr(os, "fchmod"):
+        if os.geteuid() == 0:
+            os.fchown(file.fileno(), like.st_uid, like.st_gid)
+        os.fchmod(file.fileno(), stat.S_IMODE(like.st_mode))
+    return file
 
 
 def _after(counter: int) -> int:

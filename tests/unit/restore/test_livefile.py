@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+import stat
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -75,6 +76,28 @@ def test_every_step_makes_the_file_exactly_the_next_state(
             old = image
     assert content(path) == old.plain(held.counter, held.cookie)
     assert sorted(os.listdir(tmp_path)) == [".f.db.held", "f.db", "s.db"]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o666])
+def test_journal_is_for_those_whom_the_file_is_for(
+    tmp_path: Path, mode: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has pages of it: nobody else may read them, and no reader must fail at it."""
+    path = tmp_path / "f.db"
+    first, second, *_ = images_of(tmp_path / "s.db", 4096)
+    begin(path, first)
+    path.chmod(mode)
+    seen: list[int] = []
+    rename = os.rename
+
+    def watched(source: str, target: str) -> None:
+        seen.append(stat.S_IMODE(os.stat(source).st_mode))
+        rename(source, target)
+
+    with closing(open_file(path)) as file, monkeypatch.context() as patched:
+        patched.setattr(os, "rename", watched)
+        file.apply(Changed(first, second), second.goal)
+    assert seen == [mode]
 
 
 def test_applying_a_state_again_changes_nothing_but_the_counter(tmp_path: Path) -> None:
