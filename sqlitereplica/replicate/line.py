@@ -21,6 +21,7 @@ from sqlitereplica.replicate.engine import Engine
 from sqlitereplica.replicate.foresight import foresee
 from sqlitereplica.replicate.gate import OPEN, Gate
 from sqlitereplica.replicate.history import History
+from sqlitereplica.replicate.metafolder import folder_mode
 from sqlitereplica.replicate.options import HistoryOptions
 from sqlitereplica.replicate.recent import Recent
 from sqlitereplica.replicate.repair import RepairTask
@@ -147,6 +148,7 @@ class Line:
 
     def _opened(self, open_store: Callable[[], LTXStore]) -> LTXStore:
         store = open_store()
+        store.folder_mode = folder_mode(self._database)
         if getattr(self._observer, "detailed", False):
             store.attempts.watch = self._tell
         return store

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +30,7 @@ try:
 except ImportError:  # Windows: the guard is missing there
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["MetaFolder", "default_folder", "forget_folders"]
+__all__ = ["MetaFolder", "default_folder", "folder_mode", "forget_folders"]
 
 _taken: dict[Path, MetaFolder] = {}
 """Folders of the Replicators of this process: one each, elected or not."""
@@ -39,6 +40,19 @@ def default_folder(database: str) -> Path:
     """Where the metadata of ``database`` is kept unless said otherwise."""
     folder, name = os.path.split(database)
     return Path(folder, f".{name}-sqlitereplica")
+
+
+def folder_mode(database: str) -> int:
+    """Permissions of a folder with parts of a database in it.
+
+    Whoever may not read the database may not look into it either. Without a database they
+    are whatever the umask leaves.
+    """
+    try:
+        mode = stat.S_IMODE(os.stat(database).st_mode)
+    except OSError:
+        return 0o777
+    return mode | (mode & 0o444) >> 2 | 0o700
 
 
 class MetaFolder:
@@ -57,7 +71,7 @@ class MetaFolder:
         self.database, self.node_id = database, 0
         self._fd = -1
         with self._usable():
-            self.spool.mkdir(parents=True, exist_ok=True)
+            self._make()
             os.close(self._open())
         if _taken.setdefault(path, self) is not self:
             raise DatabaseStateError(
@@ -100,6 +114,10 @@ class MetaFolder:
                 kind="meta-folder",
             ) from error
 
+    def _make(self) -> None:
+        self.path.mkdir(folder_mode(self.database), parents=True, exist_ok=True)
+        self.spool.mkdir(exist_ok=True)
+
     def _open(self) -> int:
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
         return os.open(self.path / "lock", flags, 0o644)
@@ -111,7 +129,7 @@ class MetaFolder:
             DatabaseStateError: ``kind`` ``"meta-folder"``, it cannot be used.
         """
         with self._usable():
-            self.spool.mkdir(parents=True, exist_ok=True)
+            self._make()
             fd = self._open()
             try:
                 if not self._lock(fd):

@@ -33,7 +33,11 @@ from sqlitereplica.errors import DatabaseStateError, StoreError, TargetExistsErr
 from sqlitereplica.events import Observer, Reporter
 from sqlitereplica.replicate.delta import Delta, DeltaRequest, proved, reading
 from sqlitereplica.replicate.health import Health
-from sqlitereplica.replicate.metafolder import MetaFolder, default_folder
+from sqlitereplica.replicate.metafolder import (
+    MetaFolder,
+    default_folder,
+    folder_mode,
+)
 from sqlitereplica.replicate.mirror import Mirror, dated_files, outdated
 from sqlitereplica.replicate.spool import Spool
 from sqlitereplica.replicate.status import ReplicaStatus
@@ -82,6 +86,7 @@ class MirrorWorker:
         self._spool, self._coordinator = spool, coordinator
         self._clock, self._now, self._rng = clock, now, rng
         self._report = Reporter(observer, database, self.name)
+        self._database = database
         self._path = ""
         self._meta: MetaFolder | None = None
         self._file: LiveFile | None = None
@@ -275,7 +280,9 @@ class MirrorWorker:
             return self._goal(delta.state)
 
         self._report("delta", pages=len(delta.pgnos), txid=1)
-        create_live(self._path, HeldFile(self._notes), make)
+        # Whoever may not read the database may not read its mirror.
+        mode = folder_mode(self._database) & 0o666
+        create_live(self._path, HeldFile(self._notes), make, mode=mode)
         self._file = self._open_file(self._path)
         self._expire()
 

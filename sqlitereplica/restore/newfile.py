@@ -37,8 +37,11 @@ def create_live(
     notes: HeldFile,
     make: Callable[[Scratch], Goal],
     source: bytes = bytes(8),
+    mode: int = 0o666,
 ) -> Held:
     """Make the file; ``make`` writes all its pages and returns the state that they are.
+
+    ``mode`` are its permissions, less the umask.
 
     The state is noted first: a file without a note would be a stranger's.
 
@@ -49,7 +52,7 @@ def create_live(
     """
     target = Target(path, "error")
     target.is_kept()
-    with target.scratch() as scratch:
+    with target.scratch(mode) as scratch:
         goal = make(scratch)
         pages = stored_pages(scratch, goal)
         checksum = database_checksum(

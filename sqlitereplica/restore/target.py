@@ -117,8 +117,11 @@ class Target:
         refuse_if_open(self.path)
         return not self._sidecars()
 
-    def scratch(self) -> Scratch:
-        """Return a new temporary file beside the path; its folder is made if needed."""
+    def scratch(self, mode: int = 0o666) -> Scratch:
+        """Return a new temporary file beside the path; its folder is made if needed.
+
+        ``mode`` are its permissions where it replaces nothing, less the umask.
+        """
         _make_directory(self.directory)
         stale = re.compile(rf"\.{re.escape(self.name)}\.[0-9a-f]{{16}}\.tmp")
         second = re.compile(rf"(\.{re.escape(self.name)}\.[0-9a-f]{{16}}\.old)-[a-z]+")
@@ -131,7 +134,7 @@ class Target:
                 _remove_second_name(path)
         old = self._old_status()
         # Never readable by more users than the database that it replaces.
-        mode = 0o666 if old is None else stat.S_IMODE(old.st_mode)
+        mode = mode if old is None else stat.S_IMODE(old.st_mode)
         return Scratch(self.directory, self.name, mode)
 
     def publish(self, scratch: Scratch) -> bool:

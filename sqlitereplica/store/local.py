@@ -64,12 +64,14 @@ def settle(path: Path) -> None:
     _sync(path.parent)
 
 
-def prepare(folder: Path, root: Path) -> None:
+def prepare(folder: Path, root: Path, mode: int = 0o777) -> None:
     """Make the folder of a level, and finish what an earlier process may have begun.
 
-    That may have died between making a folder and the fsync that keeps it.
+    That may have died between making a folder and the fsync that keeps it. ``mode`` are
+    the permissions of the root and what is below.
     """
-    _make_folder(folder)
+    _make_folder(root.parent)
+    _make_folder(folder, mode)
     sweep(folder)
     for parent in (folder, *folder.parents):
         _sync(parent)
@@ -126,13 +128,13 @@ def sweep(folder: Path, now: float | None = None) -> None:
             continue  # somebody else swept it
 
 
-def _make_folder(folder: Path) -> None:
+def _make_folder(folder: Path, mode: int = 0o777) -> None:
     """Make a folder and its parents; each new name is on disk when this returns."""
     if folder.is_dir():
         return
-    _make_folder(folder.parent)
+    _make_folder(folder.parent, mode)
     try:
-        folder.mkdir()
+        folder.mkdir(mode)
     except FileExistsError:
         if not folder.is_dir():
             raise NotADirectoryError(f"{folder} is a file, not a folder") from None

@@ -101,6 +101,7 @@ class LTXStore:
         self._layout = layout or layout_for(protocol)
         self._prepared: set[Path] = set()
         self._lock = threading.Lock()
+        self.folder_mode = 0o777  # of a local folder that is made, less the umask
         self.is_readable = True
         """False where one can only write: it is encrypted, and for others."""
 
@@ -335,7 +336,7 @@ class LTXStore:
         with self._lock:
             known = folder in self._prepared
         if not known or not folder.is_dir():
-            local.prepare(folder, Path(self._root))
+            local.prepare(folder, Path(self._root), self.folder_mode)
             with self._lock:
                 self._prepared.add(folder)
         local.create(path, data, mtime_ms=timestamp)
