@@ -122,5 +122,5 @@ class PrettyFormatter(_Formatter):
 
 def _quoted(value: object) -> str:
     text = str(value)
-    plain = text and not any(c.isspace() or c in '"=' for c in text)
+    plain = text.isprintable() and text and not any(c in ' "=' for c in text)
     return text if plain else json.dumps(text)

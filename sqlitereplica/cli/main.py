@@ -20,6 +20,7 @@ from sqlitereplica.cli.commands import (
     replicating,
     restoring,
 )
+from sqlitereplica.cli.output import printable
 from sqlitereplica.errors import (
     ConfigError,
     NotRestorableError,
@@ -91,9 +92,13 @@ def _failed(error: Exception) -> int:
 
 
 def _complain(error: Exception) -> None:
-    print(f"sqlitereplica: {error}", file=sys.stderr)
+    print(f"sqlitereplica: {_line(error)}", file=sys.stderr)
     for note in getattr(error, "__notes__", ()):
-        print(f"  {note}", file=sys.stderr)
+        print(f"  {_line(note)}", file=sys.stderr)
+
+
+def _line(text: object) -> str:
+    return printable(" ".join(str(text).split("\n")))
 
 
 def _parser() -> tuple[Parser, frozenset[str]]:

@@ -12,7 +12,14 @@ from fsspec.callbacks import Callback
 
 from sqlitereplica.sizes import size_text
 
-__all__ = ["Bar", "print_json", "print_table", "progress", "time_text"]
+__all__ = [
+    "Bar",
+    "print_json",
+    "print_table",
+    "printable",
+    "progress",
+    "time_text",
+]
 
 _EVERY = 0.1
 _WIDTH = 24
@@ -28,7 +35,8 @@ def print_json(value: object) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print rows under the names of their columns, numbers to the right."""
-    texts = [[str(cell) for cell in row] for row in rows]
+    columns = [printable(name) for name in columns]
+    texts = [[printable(str(cell)) for cell in row] for row in rows]
     widths = [max(map(len, cells)) for cells in zip(columns, *texts, strict=True)]
     numeric = [
         bool(texts) and all(row[i].replace(".", "").isdigit() for row in texts)
@@ -40,6 +48,15 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
             for cell, width, right in zip(row, widths, numeric, strict=True)
         )
         print("  ".join(cells).rstrip())
+
+
+def printable(text: str) -> str:
+    """A text on one line, and without what a terminal would take for a command."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 def time_text(time: datetime | None) -> str:

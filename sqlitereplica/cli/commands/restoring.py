@@ -14,7 +14,7 @@ from sqlitereplica.cli.commands.fleet import all_flags, below, print_outcomes
 from sqlitereplica.cli.commands.reading import follow
 from sqlitereplica.cli.output import print_json, print_table, progress, time_text
 from sqlitereplica.cli.target import Target, find_target, load_config, plans_of
-from sqlitereplica.errors import TargetExistsError
+from sqlitereplica.errors import SQLiteReplicaError, TargetExistsError
 from sqlitereplica.fleet import restore_all
 from sqlitereplica.restore import RestoreResult, preview_restore, restore
 from sqlitereplica.sizes import size_text
@@ -114,14 +114,31 @@ def _run(arguments: argparse.Namespace) -> int:
         )
     if arguments.dry_run:
         return _preview(jobs, arguments, txid)
-    results = [_restore(job, arguments, txid) for job in jobs]
-    if arguments.json:
+    results, failures = _restore_each(jobs, arguments, txid)
+    if arguments.json and (results or not arguments.what):
         found = [_as_json(result, seconds) for result, seconds in results]
         print_json(found[0] if arguments.what else found)
     else:
         for result, seconds in results:
             print(_sentence(result, seconds))
+    if failures:
+        for other in failures[1:]:
+            failures[0].add_note(f"also: {other}")
+        raise failures[0]
     return 0
+
+
+def _restore_each(
+    jobs: Sequence[_Job], arguments: argparse.Namespace, txid: int | None
+) -> tuple[list[tuple[RestoreResult, float]], list[Exception]]:
+    """Restore each; one that fails keeps no other from it."""
+    results, failures = [], list[Exception]()
+    for job in jobs:
+        try:
+            results.append(_restore(job, arguments, txid))
+        except (SQLiteReplicaError, OSError) as error:
+            failures.append(error)
+    return results, failures
 
 
 def _restore(

@@ -120,6 +120,30 @@ def test_columns_of_one_name_stay_apart(cli: CommandLine) -> None:
     assert found == [{"a": 1, "a:1": 2, "b": 3, "a:2": 4}]
 
 
+def test_one_database_without_a_backup_keeps_no_other_from_its_own(
+    cli: CommandLine,
+) -> None:
+    """After a disaster all that can be restored is, and the rest is named."""
+    dbs = (
+        f"{{path: {n}, replica: {{path: {r}}}}}"
+        for n, r in (("x.db", "nowhere"), ("y.db", "backup"), ("z.db", "none"))
+    )
+    (cli.folder / "c.yml").write_text(f"dbs: [{', '.join(dbs)}]")
+    done = cli("restore", "-config", "c.yml", code=3)
+    assert count(cli.folder / "y.db") == 10 and "y.db: transaction" in done.stdout
+    assert "nowhere" in done.stderr.splitlines()[0]
+    assert "also: " in done.stderr and "/none:" in done.stderr
+
+
+def test_what_is_in_a_database_commands_no_terminal(cli: CommandLine) -> None:
+    """And each row is one line, as is each error."""
+    sql = "select 'a' || char(27) || '[2J' || char(10) || 'é' as \"b\tc\""
+    columns, row = cli("query", "backup", sql).stdout.splitlines()
+    assert (columns, row) == (r"b\tc", r"a\x1b[2J\né")
+    done = cli("query", "backup", 'select [no\nsuch\x1b] from note', code=1)
+    assert done.stderr.count("\n") == 1 and "\x1b" not in done.stderr
+
+
 def test_empty_file_that_is_open_is_not_replaced(cli: CommandLine) -> None:
     """Whoever has it open would write to a file that is no longer there."""
     with closing(sqlite3.connect(cli.folder / "new.db", isolation_level=None)) as db:
