@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 from sqlitereplica.replicate.metafolder import MetaFolder, default_folder
@@ -23,7 +22,8 @@ def forget_metadata(
     The next start compares the database with its replicas instead. Nothing is lost.
 
     Raises:
-        DatabaseStateError: ``kind`` ``"elsewhere"``: it is being replicated.
+        DatabaseStateError: ``kind`` ``"elsewhere"``: it is being replicated;
+            ``"meta-folder"``: that is some other folder.
         ValueError: ``db`` is no path.
     """
     path = database_path(db)
@@ -33,7 +33,7 @@ def forget_metadata(
     meta = MetaFolder.locked(folder, path)
     try:
         if not dry_run:
-            shutil.rmtree(folder)
+            meta.delete()
     finally:
         meta.close()
     return folder, True

@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -31,6 +32,23 @@ except ImportError:  # Windows: the guard is missing there
     fcntl = None  # type: ignore[assignment]
 
 __all__ = ["MetaFolder", "default_folder", "folder_mode", "forget_folders"]
+
+_NAMES = frozenset(
+    {
+        "held",
+        "lock",
+        "node",
+        "pages",
+        "pages.log",
+        "parked",
+        "promoted",
+        "socket",
+        "spool",
+    }
+)
+"""What is in such a folder, and ``unneeded-*``; each may be there with ``.tmp`` as well."""
+_HARMLESS = frozenset({"ltx", "lost+found"})
+"""What Litestream leaves in the folder that its configuration names; a new filesystem."""
 
 _taken: dict[Path, MetaFolder] = {}
 """Folders of the Replicators of this process: one each, elected or not."""
@@ -116,6 +134,15 @@ class MetaFolder:
 
     def _make(self) -> None:
         self.path.mkdir(folder_mode(self.database), parents=True, exist_ok=True)
+        names = set(os.listdir(self.path)) - _HARMLESS
+        if "lock" not in names and not all(map(_is_ours, names)):
+            # What is in ``spool`` would be deleted, and all of it by ``reset``.
+            raise DatabaseStateError(
+                f"{self.path} holds other files and is no metadata folder: give meta_path"
+                " a folder of its own",
+                path=self.database,
+                kind="meta-folder",
+            )
         self.spool.mkdir(exist_ok=True)
 
     def _open(self) -> int:
@@ -168,6 +195,16 @@ class MetaFolder:
             temporary.replace(path)
         return found
 
+    def delete(self) -> None:
+        """Delete the folder, but what else somebody has put there; while it is locked."""
+        for name in os.listdir(self.path):
+            if name == "spool":
+                shutil.rmtree(self.spool)
+            elif _is_ours(name):
+                (self.path / name).unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path.rmdir()  # unless it is not empty
+
     def unlock(self) -> None:
         """Let others be elected; also where a child has inherited the open file."""
         fd, self._fd = self._fd, -1
@@ -187,6 +224,11 @@ class MetaFolder:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def _is_ours(name: str) -> bool:
+    name = name.removesuffix(".tmp")
+    return name in _NAMES or name.startswith("unneeded-")
 
 
 def forget_folders() -> None:

@@ -222,7 +222,8 @@ def test_no_room_for_a_large_first_upload(
     filler = fill(small, leave=100_000)
     for _ in range(60):
         blob(db, 100_000)
-    with Replicator(path, tmp_path / "replica", meta_path=small) as replicator:
+    meta = small / "meta"
+    with Replicator(path, tmp_path / "replica", meta_path=meta) as replicator:
         with pytest.raises(StoreError, match="No space left") as caught:
             replicator.sync()
         assert caught.value.kind == "source"

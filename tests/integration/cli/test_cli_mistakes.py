@@ -140,7 +140,7 @@ def test_what_is_in_a_database_commands_no_terminal(cli: CommandLine) -> None:
     sql = "select 'a' || char(27) || '[2J' || char(10) || 'é' as \"b\tc\""
     columns, row = cli("query", "backup", sql).stdout.splitlines()
     assert (columns, row) == (r"b\tc", r"a\x1b[2J\né")
-    done = cli("query", "backup", 'select [no\nsuch\x1b] from note', code=1)
+    done = cli("query", "backup", "select [no\nsuch\x1b] from note", code=1)
     assert done.stderr.count("\n") == 1 and "\x1b" not in done.stderr
 
 
