@@ -24,6 +24,7 @@ __all__ = [
     "Observer",
     "Observers",
     "Reporter",
+    "Ungauged",
     "guarded",
     "log_event",
     "refuse_in_observer",
@@ -55,7 +56,8 @@ class Event:
 class Observer(Protocol):
     """Is given every event: a function, or an object that can be called.
 
-    With an attribute ``detailed`` that is true, also those that are for measuring.
+    With an attribute ``detailed`` that is true, also those that are for measuring; with
+    ``gauges`` that is false, all of these but ``status``.
     """
 
     def __call__(self, event: Event, /) -> None:
@@ -73,6 +75,7 @@ class Observers:
         """Give every event to these, in this order."""
         self._all = [guarded(observer) for observer in observers]
         self.detailed = any(observer.detailed for observer in self._all)
+        self.gauges = any(observer.gauges for observer in self._all)
 
     def __call__(self, event: Event, /) -> None:
         """Pass it on."""
@@ -102,6 +105,8 @@ class guarded:  # noqa: N801  (used like a function)
         self._observer = observer
         self.detailed = bool(getattr(observer, "detailed", False))
         """Whether it wants the events that are for measuring."""
+        self.gauges = self.detailed and bool(getattr(observer, "gauges", True))
+        """Whether it wants the status of each database every few seconds."""
 
     def __call__(self, event: Event, /) -> None:
         """Pass it on, if it is wanted."""
@@ -143,6 +148,19 @@ class Reporter:
     def of(self, replica: str) -> Reporter:
         """The same for one replica."""
         return Reporter(self._observer, self._database, replica)
+
+
+class Ungauged:
+    """The observer, for each of very many databases: their status is not told all the time."""
+
+    gauges = False
+
+    def __init__(self, observer: guarded) -> None:
+        self._observer, self.detailed = observer, observer.detailed
+
+    def __call__(self, event: Event, /) -> None:
+        """Pass it on."""
+        self._observer(event)
 
 
 def log_event(event: Event, /) -> None:

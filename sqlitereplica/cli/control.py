@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
+from sqlitereplica.cli.folders import Folders
 from sqlitereplica.cli.serving import Reply, Routes
 from sqlitereplica.cli.units import Unit, Units
 from sqlitereplica.config import Config, DatabaseConfig, build
@@ -19,6 +20,7 @@ from sqlitereplica.errors import (
     SQLiteReplicaError,
     SyncTimeoutError,
 )
+from sqlitereplica.group import ReplicatorGroup
 
 __all__ = ["Control"]
 
@@ -33,12 +35,14 @@ class Control:
         self,
         units: Units,
         config: Config,
+        folders: Folders | None = None,
         *,
         env: Mapping[str, str] = os.environ,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """``config`` is what a database that is registered inherits from."""
         self._units, self._config, self._env, self._clock = units, config, env, clock
+        self._folders = Folders() if folders is None else folders
         self._started = clock()
 
     def routes(self) -> Routes:
@@ -60,7 +64,13 @@ class Control:
     def _unit(self, path: object) -> Unit | Reply:
         if not isinstance(path, str) or not path:
             return _error(400, "path is required")
-        return self._units.find(path) or _error(404, f"database not found: {path}")
+        found = self._units.find(path)
+        if found is None and self._folders.find(path) is not None:
+            return _error(
+                409,
+                f"{path} is of a dir of the configuration: its group starts and stops it",
+            )
+        return found or _error(404, f"database not found: {path}")
 
     def _start(self, _: Mapping[str, str], body: _Body) -> Reply:
         unit = self._unit(body.get("path"))
@@ -84,6 +94,10 @@ class Control:
         return _about(unit, "stopped" if ended else "already_stopped", txid)
 
     def _sync(self, _: Mapping[str, str], body: _Body) -> Reply:
+        path = body.get("path")
+        group = self._folders.find(path) if isinstance(path, str) and path else None
+        if group is not None and isinstance(path, str):
+            return self._sync_in(group, path, body)
         unit = self._unit(body.get("path"))
         if isinstance(unit, Reply):
             return unit
@@ -108,8 +122,31 @@ class Control:
         answer = {"status": status, "path": unit.plan.path, "txid": after.txid}
         return Reply({**answer, "replicated_txid": done})
 
+    def _sync_in(self, group: ReplicatorGroup, path: str, body: _Body) -> Reply:
+        """Of a folder, or of one database in it; it is waited for in any case."""
+        timeout = _timeout(body)
+        try:
+            if self._folders.is_folder(path):
+                group.sync(timeout=timeout)
+                return Reply({"status": "synced", "path": path})
+            group.sync(path, timeout)
+            txid = self._folders.txid(group, path, timeout)
+        except SyncTimeoutError as error:
+            return _error(504, str(error))
+        except (SQLiteReplicaError, OSError) as error:
+            return _error(500, str(error))
+        answer = {"status": "synced", "path": path, "txid": txid}
+        return Reply({**answer, "replicated_txid": txid})
+
     def _txid(self, query: Mapping[str, str], _: _Body) -> Reply:
-        unit = self._unit(query.get("path"))
+        path = query.get("path", "")
+        group = self._folders.find(path) if path else None
+        if group is not None and not self._folders.is_folder(path):
+            try:
+                return Reply({"txid": self._folders.txid(group, path, _TIMEOUT)})
+            except (SQLiteReplicaError, OSError) as error:
+                return _error(500, str(error))
+        unit = self._unit(path)
         return unit if isinstance(unit, Reply) else Reply({"txid": _txid_of(unit)})
 
     # -- which databases -------------------------------------------------------------
@@ -118,6 +155,8 @@ class Control:
         path, url = body.get("path"), body.get("replica_url")
         if not isinstance(path, str) or not isinstance(url, str) or not path or not url:
             return _error(400, "path and replica_url are required")
+        if self._folders.find(path) is not None:
+            return Reply({"status": "already_registered", "path": path})
         try:
             (plan,) = build(self._with(path, url), self._env)
             unit = self._units.add(plan)
@@ -144,6 +183,8 @@ class Control:
         path = body.get("path")
         if not isinstance(path, str) or not path:
             return _error(400, "path is required")
+        if self._folders.find(path) is not None:
+            return _error(409, f"{path} is of a dir of the configuration")
         unit = self._units.remove(path)
         if unit is None:
             return Reply({"status": "already_unregistered", "path": path, "txid": 0})
@@ -157,7 +198,8 @@ class Control:
     # -- all of it -------------------------------------------------------------------
 
     def _list(self, _: Mapping[str, str], __: _Body) -> Reply:
-        return Reply({"databases": [_listed(unit) for unit in self._units]})
+        listed = [_listed(unit) for unit in self._units]
+        return Reply({"databases": [*listed, *self._folders.listed()]})
 
     def _info(self, _: Mapping[str, str], __: _Body) -> Reply:
         started = datetime.fromtimestamp(self._started, UTC)
@@ -167,7 +209,7 @@ class Control:
                 "pid": os.getpid(),
                 "uptime_seconds": int(self._clock() - self._started),
                 "started_at": _rfc3339(started),
-                "database_count": len(self._units),
+                "database_count": len(self._units) + sum(map(len, self._folders)),
             }
         )
 
@@ -175,6 +217,12 @@ class Control:
         import msgspec
 
         wanted = query.get("path")
+        group = self._folders.find(wanted) if wanted else None
+        if group is not None and wanted is not None:
+            status = group.status_of(wanted).status
+            return Reply(
+                {"databases": [] if status is None else [msgspec.to_builtins(status)]}
+            )
         found = [
             msgspec.to_builtins(unit.replicator.status())
             for unit in self._units

@@ -18,9 +18,11 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import datetime
 from types import FrameType
+from typing import Any
 
 from sqlitereplica.cli.control import Control
 from sqlitereplica.cli.exits import FAILED, INTERRUPTED
+from sqlitereplica.cli.folders import Folders
 from sqlitereplica.cli.heartbeat import Heartbeat
 from sqlitereplica.cli.metrics import Metrics
 from sqlitereplica.cli.serving import serve_port, serve_socket
@@ -54,11 +56,18 @@ class Daemon:
         self._config, self._restore_all = config, restore_all
         self._metrics = Metrics() if config.addr else None
         observed = {} if self._metrics is None else {"observer": self._metrics.observer}
-        self._units = Units(plans, now, **observed)
+        single = [plan for plan in plans if not plan.is_folder]
+        self._units = Units(single, now, **observed)
+        self._folders = Folders(plans, self._observed)
         self._heartbeat = Heartbeat.of(config)
         self._stopping = threading.Event()
         self._signals = 0
         self._child: subprocess.Popen[bytes] | None = None
+
+    def _observed(self, folder: str) -> dict[str, Any]:
+        """How the databases of a folder are observed: not each by itself."""
+        metrics = self._metrics
+        return {} if metrics is None else {"observer": metrics.observer.under(folder)}
 
     # -- one pass --------------------------------------------------------------------
 
@@ -70,6 +79,13 @@ class Daemon:
                 self._pass(unit, snapshot=snapshot, retention=retention)
             except SQLiteReplicaError as error:
                 logger.error("%s", told_of(unit.plan.path, error))
+                code = FAILED
+        for group in self._folders:
+            try:
+                self._folders.one_pass(group, snapshot=snapshot, retention=retention)
+            except (SQLiteReplicaError, OSError) as error:
+                for text in (told_of(group.dir, error), *_notes_of(error)):
+                    logger.error("%s", text)
                 code = FAILED
         return code
 
@@ -103,11 +119,16 @@ class Daemon:
                 signal.signal(number, self._on_signal)
         failed: list[SQLiteReplicaError] = []
         with ExitStack() as stack:
+            stack.callback(lambda: failed.extend(self._folders.stop_all()))
             stack.callback(lambda: failed.extend(self._units.stop_all()))
             for unit in self._units:
                 if self._stopping.is_set():
                     return 0
                 self._begin(unit)
+            for group in self._folders:
+                if self._stopping.is_set():
+                    return 0
+                self._folders.start(group)
             self._serve(stack)
             if words:
                 self._start_child(words)
@@ -143,13 +164,13 @@ class Daemon:
     def _serve(self, stack: ExitStack) -> None:
         """Open what is configured; it is closed before the databases are stopped."""
         if self._metrics is not None and self._config.addr:
-            routes = self._metrics.routes(self._units)
+            routes = self._metrics.routes(self._units, self._folders)
             server = serve_port(self._config.addr, routes)
             stack.callback(server.close)
             logger.info("metrics and health on %s", server.where)
         control = self._config.socket
         if control.enabled:
-            routes = Control(self._units, self._config).routes()
+            routes = Control(self._units, self._config, self._folders).routes()
             mode = _mode_of(control.permissions)
             stack.callback(serve_socket(control.path, mode, routes).close)
             logger.info("control socket %s", control.path)
@@ -175,7 +196,12 @@ class Daemon:
             running = [u.replicator for u in units if u.replicator is not None]
             statuses = (replicator.status() for replicator in running)
             if not any(unit.is_down for unit in units):
-                self._heartbeat.look(statuses, time.monotonic(), time.time())
+                self._heartbeat.look(
+                    statuses,
+                    time.monotonic(),
+                    time.time(),
+                    groups=[group.health for group in self._folders],
+                )
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         if number == _HANGUP:
@@ -189,6 +215,11 @@ class Daemon:
         if self._signals > 1:
             os._exit(INTERRUPTED)  # somebody insists: nothing is waited for
         self._stopping.set()
+
+
+def _notes_of(error: Exception) -> list[str]:
+    """What went wrong beside it."""
+    return list(getattr(error, "__notes__", ()))
 
 
 def _mode_of(text: str) -> int:

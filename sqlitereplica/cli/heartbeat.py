@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from http.client import HTTPException
 
@@ -53,14 +53,24 @@ class Heartbeat:
             return None
         return cls(config.heartbeat_url, config.heartbeat_interval)
 
-    def look(self, statuses: Iterable[Status], clock: float, now: float) -> bool:
+    def look(
+        self,
+        statuses: Iterable[Status],
+        clock: float,
+        now: float,
+        *,
+        groups: Sequence[Callable[[], object]] = (),
+    ) -> bool:
         """Ask the URL if it is time and all is well; whether it was asked.
 
-        ``clock`` is monotonic, ``now`` the time of day, both in seconds.
+        ``clock`` is monotonic, ``now`` the time of day, both in seconds. ``groups`` tell
+        whether those are well that have many databases.
         """
         if clock - self._last < self._interval:
             return False
-        if not is_alive(statuses, now - self._interval):
+        found = list(statuses)
+        single = is_alive(found, now - self._interval) or (groups and not found)
+        if not single or not all(is_well() for is_well in groups):
             return False
         self._last = clock
         try:

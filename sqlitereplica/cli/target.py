@@ -24,7 +24,7 @@ from sqlitereplica.config import (
 from sqlitereplica.errors import ConfigError
 from sqlitereplica.store import Replica
 
-__all__ = ["Target", "find_target", "load_config", "plans_of", "warn"]
+__all__ = ["Target", "find_target", "load_config", "plan_of", "plans_of", "warn"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +82,14 @@ def find_target(arguments: argparse.Namespace, text: str) -> Target:
     path = config_path(arguments.config, os.environ)
     if arguments.config or os.path.exists(path):
         plans = plans_of(load_config(arguments))
-        wanted = os.path.realpath(database_path(text))
-        for plan in plans:
-            if os.path.realpath(plan.path) == wanted and not plan.is_folder:
-                stores = plan.stores_at(_now())
-                if not stores:
-                    raise UsageError(
-                        f"{plan.path} has only mirrors: they are databases themselves"
-                    )
-                return Target(plan.path, stores, plan)
+        plan = plan_of(plans, database_path(text))
+        if plan is not None:
+            stores = plan.stores_at(_now())
+            if not stores:
+                raise UsageError(
+                    f"{plan.path} has only mirrors: they are databases themselves"
+                )
+            return Target(plan.path, stores, plan)
         if arguments.config:
             known = ", ".join(plan.path for plan in plans) or "none"
             raise UsageError(f"{text} is not in {path}, whose databases are: {known}")
@@ -100,6 +99,16 @@ def find_target(arguments: argparse.Namespace, text: str) -> Target:
             " configuration with -config"
         )
     return Target(None, [replica_of_url(text, os.environ)])
+
+
+def plan_of(plans: Sequence[DatabasePlan], path: str) -> DatabasePlan | None:
+    """The plan of a database: its own, or that of the folder in which it is."""
+    real = os.path.realpath(path)
+    for plan in plans:
+        if os.path.realpath(plan.path) == real and not plan.is_folder:
+            return plan
+    found = (plan.below(path) for plan in plans if plan.is_folder)
+    return next((plan for plan in found if plan is not None), None)
 
 
 def _now() -> datetime:

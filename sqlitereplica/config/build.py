@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 from sqlitereplica.config.expand import (
     date_format,
-    date_glob,
-    expand_dates,
     is_dated,
 )
+from sqlitereplica.config.plan import ANY_DAY, DatabasePlan, DatedReplica
 from sqlitereplica.config.s3 import s3_options
 from sqlitereplica.config.schema import (
     Config,
@@ -34,69 +33,12 @@ from sqlitereplica.policy import Retention
 from sqlitereplica.replicate import Mirror, Replicator
 from sqlitereplica.sizes import parse_size
 from sqlitereplica.store import Encryption, Replica
-from sqlitereplica.store.dated import find_dated
 from sqlitereplica.store.location import locate
 
 __all__ = ["DatabasePlan", "DatedReplica", "build", "replica_of_url"]
 
-_ANY_DAY = datetime(2000, 1, 1, tzinfo=UTC)
 _OBJECT_STORES = {"gs": "gs", "abs": "abfs", "oss": "oss"}
 _REFUSED = {"nats": "there is no fsspec filesystem for NATS object stores"}
-
-
-@dataclass(frozen=True, slots=True)
-class DatedReplica:
-    """A replica whose place has the date in it: another one each day, say.
-
-    ``at`` makes the one of a time. What was the replica on earlier days is kept as long as
-    ``retention`` says.
-    """
-
-    template: str
-    make: Callable[[str], Replica]
-    retention: Retention
-
-    def at(self, now: datetime) -> Replica:
-        """The replica of this time."""
-        return self.make(expand_dates(self.template, now))
-
-    def earlier(self, now: datetime) -> Iterator[Replica]:
-        """The replicas of earlier times, the oldest first; raises StoreError."""
-        current = self.at(now)
-        options = current.storage_options
-        glob, form = date_glob(self.template), date_format(self.template)
-        for date, url in find_dated(glob, form, options):
-            replica = self.make(url)
-            is_other = replica.display_name != current.display_name
-            if is_other and date < now.replace(tzinfo=None):
-                yield replica
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DatabasePlan:
-    """One database, or a folder of them, as it is to be replicated."""
-
-    config: DatabaseConfig
-    path: str
-    """The database; of a folder, that."""
-    replicas: tuple[Replica | Mirror | DatedReplica, ...]
-    arguments: Mapping[str, Any]
-    """Further arguments of ``Replicator``."""
-
-    def replicas_at(self, now: datetime) -> tuple[Replica | Mirror, ...]:
-        """The replicas of this time, as a ``Replicator`` takes them."""
-        return tuple(
-            r.at(now) if isinstance(r, DatedReplica) else r for r in self.replicas
-        )
-
-    def stores_at(self, now: datetime) -> tuple[Replica, ...]:
-        """Those of them that a database can be restored from."""
-        return tuple(r for r in self.replicas_at(now) if isinstance(r, Replica))
-
-    @property
-    def is_folder(self) -> bool:
-        """Whether it is a folder of databases."""
-        return self.config.dir is not None
 
 
 def build(config: Config, env: Mapping[str, str]) -> list[DatabasePlan]:
@@ -118,7 +60,7 @@ def _check_places(plans: Iterable[DatabasePlan]) -> None:
     """Refuse that two databases have one replica: each would take it for its own."""
     users: dict[object, str] = {}
     for plan in plans:
-        for replica in plan.replicas_at(_ANY_DAY):
+        for replica in plan.replicas_at(ANY_DAY):
             other = users.setdefault(_place_of(replica), plan.path)
             if other != plan.path:
                 raise ConfigError(
@@ -152,8 +94,14 @@ def _plan(db: DatabaseConfig, config: Config, env: Mapping[str, str]) -> Databas
         raise ConfigError("a database has a path, or a dir with a pattern")
     if db.dir is not None and not db.pattern:
         raise ConfigError(f"{db.dir}: a dir needs a pattern, such as '*.db'")
-    if db.dir is None and (db.pattern or db.recursive or db.watch):
-        raise ConfigError(f"{db.path}: pattern, recursive and watch belong to a dir")
+    if db.dir is None and (db.pattern or db.recursive or db.watch or db.meta_dir):
+        raise ConfigError(
+            f"{db.path}: pattern, recursive, watch and meta-dir belong to a dir"
+        )
+    if db.dir is not None and (db.meta_path or db.restore_if_db_not_exists):
+        raise ConfigError(
+            f"{db.dir}: meta-path and restore-if-db-not-exists are for single databases"
+        )
     place = db.path if db.path is not None else db.dir
     if not place:
         raise ConfigError("a database has an empty path: is a variable not set?")
@@ -168,7 +116,10 @@ def _plan(db: DatabaseConfig, config: Config, env: Mapping[str, str]) -> Databas
             config=db, path=path, replicas=replicas, arguments=arguments
         )
         # What it refuses is refused now, not when it is to be started.
-        Replicator(path, plan.replicas_at(_ANY_DAY), **arguments)
+        if plan.is_folder:
+            plan.group()
+        else:
+            Replicator(path, plan.replicas_at(ANY_DAY), **arguments)
     except ValueError as error:
         kind = error.kind if isinstance(error, ConfigError) else "value"
         raise ConfigError(f"{path}: {error}", kind=kind) from error

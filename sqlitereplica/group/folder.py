@@ -53,6 +53,16 @@ class Folder:
         """The times of folders that need not be listed again; '' is the folder itself."""
         self._below: dict[str, list[str]] = {}
 
+    def has_name(self, rel: str) -> bool:
+        """Whether a file of that path below the folder would be one of its databases."""
+        *folders, name = rel.split("/")
+        if any(part.startswith(".") for part in (*folders, name)):
+            return False
+        return self._is_name(name) and (self._recursive or not folders)
+
+    def _is_name(self, name: str) -> bool:
+        return self._matches(name) is not None and not name.endswith(_SIDECARS)
+
     def look(self) -> Listing:
         """The databases of all folders that changed since the last look."""
         found = Listing()
@@ -95,7 +105,7 @@ class Folder:
                 name = f"{rel}/{entry.name}" if rel else entry.name
                 if self._recursive and entry.is_dir(follow_symlinks=False):
                     yield name
-                elif self._matches(entry.name) and not entry.name.endswith(_SIDECARS):
+                elif self._is_name(entry.name):
                     self._file(entry, name, found)
 
     def _file(self, entry: os.DirEntry[str], name: str, found: Listing) -> None:

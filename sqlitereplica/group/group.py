@@ -22,7 +22,7 @@ from sqlitereplica.errors import (
     ReplicatorClosedError,
     SQLiteReplicaError,
 )
-from sqlitereplica.events import Event, Observer, guarded, log_event
+from sqlitereplica.events import Event, Observer, Ungauged, guarded, log_event
 from sqlitereplica.group.decide import Rules, State
 from sqlitereplica.group.folder import Folder
 from sqlitereplica.group.hands import Hands
@@ -128,6 +128,7 @@ class ReplicatorGroup:
         self._interval = _seconds(scan_interval, "scan_interval")
         self._stop_timeout = stop_timeout
         self._observer = guarded(observer)
+        self._for_each = Ungauged(self._observer)
         self._settings = settings
         self._seal = partial(sealed, connect=connect)
         self._make("x.db")  # raises what is wrong with the settings
@@ -226,7 +227,7 @@ class ReplicatorGroup:
             self._naming.replicas(rel),
             connect=self._connect,
             meta_path=self._naming.meta_path(rel),
-            observer=self._observe,
+            observer=self._for_each,
             **self._settings,
         )
         keep_out_of_forks(replicator)
@@ -236,9 +237,6 @@ class ReplicatorGroup:
         """What a note about a parked database is good for: these replicas, kept like this."""
         kept = [self._settings.get(k) for k in ("levels", "retention")]
         return fingerprint(self._naming.places(rel), kept)
-
-    def _observe(self, event: Event) -> None:
-        self._observer(event)
 
     def _report(
         self, action: str, rel: str, level: int, error: Exception | None

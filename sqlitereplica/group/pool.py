@@ -266,6 +266,9 @@ class Pool:
 
     def _not_flushed(self, member: Member, error: Exception) -> None:
         with self.cond:
+            if getattr(error, "kind", "") in _REFUSED:  # there was nothing to flush
+                self.fail(member, error, until_not=self._seen(member))
+                return
             if not self.accepts:
                 self._lost.append(error)
             self.fail(member, error)

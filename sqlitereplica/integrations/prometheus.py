@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import (
@@ -33,6 +34,7 @@ from sqlitereplica.errors import InvalidFileError
 from sqlitereplica.events import DETAILS, Event, Observer, log_event
 
 if TYPE_CHECKING:
+    from sqlitereplica.group import GroupStatus
     from sqlitereplica.replicate import ReplicaStatus
 
 __all__ = ["Exporter", "PrometheusObserver"]
@@ -71,6 +73,7 @@ class PrometheusObserver:
         self._then_detailed = bool(getattr(then, "detailed", False))
         self._make_database_metrics(registry)
         self._make_replica_metrics(registry)
+        self._make_group_metrics(registry)
 
     def _make_database_metrics(self, registry: CollectorRegistry) -> None:
         def gauge(
@@ -129,6 +132,20 @@ class PrometheusObserver:
             registry=registry,
         )
 
+    def _make_group_metrics(self, registry: CollectorRegistry) -> None:
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(
+                f"litestream_group_{name}",
+                text,
+                ["db", *labels],
+                registry=registry,
+                multiprocess_mode="livemostrecent",
+            )
+
+        self._group = gauge("databases", "Databases of a folder", "state")
+        self._group_wait = gauge("wait_seconds", "How long one has waited for its turn")
+        self._group_look = gauge("look_seconds", "What a look at all files took")
+
     def _make_replica_metrics(self, registry: CollectorRegistry) -> None:
         def gauge(name: str, text: str) -> Gauge:
             return Gauge(
@@ -177,6 +194,33 @@ class PrometheusObserver:
 
     def __call__(self, event: Event, /) -> None:
         """Count an event and pass it on."""
+        self._count(event)
+        if self._then_detailed or event.action not in DETAILS:
+            self._then(event)
+
+    def under(self, name: str) -> Observer:
+        """An observer for many databases, which are counted together as ``db=name``.
+
+        For a ``ReplicatorGroup``: labels for each of ten thousand would be too many. There
+        are no gauges of single databases; see ``tell_group``.
+        """
+        return _Together(self, name)
+
+    def tell_group(self, status: GroupStatus) -> None:
+        """Show the counts of a group; to be called before a scrape is answered."""
+        counts = {
+            "running": status.running,
+            "parked": status.parked,
+            "waiting": status.waiting,
+            "empty": status.empty,
+            "failed": status.failed,
+        }
+        for state, count in counts.items():
+            self._group.labels(status.folder, state).set(count)
+        self._group_wait.labels(status.folder).set(status.longest_wait)
+        self._group_look.labels(status.folder).set(status.look_seconds)
+
+    def _count(self, event: Event) -> None:
         take = getattr(self, "_on_" + event.action.replace("-", "_"), None)
         if take is not None:
             take(event)
@@ -184,8 +228,6 @@ class PrometheusObserver:
             getattr(cause, "errno", None) in _FULL for cause in _causes(event.error)
         ):
             self._full.labels(event.database).set(1)
-        if self._then_detailed or event.action not in DETAILS:
-            self._then(event)
 
     # -- one for each action ---------------------------------------------------------
 
@@ -257,6 +299,23 @@ class PrometheusObserver:
         self._operation_seconds.labels(*labels).observe(event.data["seconds"])
         if event.error is not None:
             self._operation_errors.labels(*labels, _code(event.error)).inc()
+
+
+class _Together:
+    """Counts the events of many databases as those of one."""
+
+    detailed = True
+    gauges = False
+
+    def __init__(self, observer: PrometheusObserver, name: str) -> None:
+        self._observer, self._name = observer, name
+
+    def __call__(self, event: Event, /) -> None:
+        """Count it under the name, and pass it on as it is."""
+        if event.action != "status":
+            self._observer._count(replace(event, database=self._name))
+        if self._observer._then_detailed or event.action not in DETAILS:
+            self._observer._then(event)
 
 
 def _code(error: BaseException | None) -> str:

@@ -71,8 +71,8 @@ class Running:
         self.engine.workers = workers
         self._threads = [WorkerThread(worker) for worker in workers]
         self.engine.wake_workers = self._wake_workers
-        detailed = getattr(options.observer, "detailed", False)
-        self._pulse = Pulse(self._tell_status) if detailed else None
+        gauges = getattr(options.observer, "gauges", False)
+        self._pulse = Pulse(self._tell_status) if gauges else None
         self._guard: Guard | None = guard_path(options.path, copy)
 
     def _make_engine(self, copy: str) -> Engine:

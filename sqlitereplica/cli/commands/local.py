@@ -14,7 +14,7 @@ from typing import Any
 from sqlitereplica.cli.arguments import Parser, UsageError
 from sqlitereplica.cli.exits import PROBLEMS
 from sqlitereplica.cli.output import print_json, print_table, time_text
-from sqlitereplica.cli.target import find_target, load_config, plans_of
+from sqlitereplica.cli.target import find_target, load_config, plan_of, plans_of
 from sqlitereplica.config import IGNORED, DatabasePlan, config_path, database_path
 from sqlitereplica.errors import SQLiteReplicaError
 from sqlitereplica.replicate import forget_metadata
@@ -156,10 +156,9 @@ def _size(path: str) -> int | None:
 def _reset(arguments: argparse.Namespace) -> int:
     path, meta = arguments.what, None
     if os.path.exists(config_path(arguments.config, os.environ)) or arguments.config:
-        wanted = os.path.realpath(database_path(path))
-        for plan in plans_of(load_config(arguments)):
-            if os.path.realpath(plan.path) == wanted:
-                path, meta = plan.path, plan.arguments.get("meta_path")
+        plan = plan_of(plans_of(load_config(arguments)), database_path(path))
+        if plan is not None:
+            path, meta = plan.path, plan.arguments.get("meta_path")
     folder, removed = forget_metadata(path, meta_path=meta, dry_run=arguments.dry_run)
     if arguments.json:
         print_json({"path": path, "folder": str(folder), "removed": removed})

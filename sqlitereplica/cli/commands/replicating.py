@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
 from typing import Any
 
 from sqlitereplica.cli.arguments import Parser, UsageError
 from sqlitereplica.cli.daemon import Daemon
 from sqlitereplica.cli.logs import set_up_logging
 from sqlitereplica.cli.target import load_config, plans_of
-from sqlitereplica.config import Config, DatabaseConfig, DatabasePlan
+from sqlitereplica.config import Config, DatabaseConfig
 from sqlitereplica.config.schema import ReplicaConfig
-from sqlitereplica.errors import ConfigError
 
 __all__ = ["add"]
 
@@ -52,23 +50,12 @@ def _run(arguments: argparse.Namespace) -> int:
     if once and command:
         raise UsageError("-once and -exec exclude each other")
     plans = plans_of(config)
-    _refuse_folders(plans)
     daemon = Daemon(config, plans, restore_all=arguments.restore_if_db_not_exists)
     if once:
         return daemon.run_once(
             snapshot=arguments.force_snapshot, retention=arguments.enforce_retention
         )
     return daemon.run(command)
-
-
-def _refuse_folders(plans: Sequence[DatabasePlan]) -> None:
-    """Folders of databases are understood, but not replicated yet: say so at once."""
-    folders = [plan.path for plan in plans if plan.is_folder]
-    if folders:
-        raise ConfigError(
-            f"dir {folders[0]}: folders of databases cannot be replicated yet; name each"
-            " database by its path"
-        )
 
 
 def _config(arguments: argparse.Namespace) -> Config:

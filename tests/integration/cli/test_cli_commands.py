@@ -171,15 +171,6 @@ def test_configuration_is_found_by_its_variable(cli: CommandLine) -> None:
     assert cli.json("restore", "-if-db-not-exists", "app.db")["result"] == "exists"
 
 
-def test_folder_of_databases_is_refused_by_name(cli: CommandLine) -> None:
-    """Rather than waited for as if it were a database."""
-    text = "dbs: [{dir: tenants, pattern: '*.db', replica: {path: r}}]"
-    (cli.folder / "d.yml").write_text(text)
-    for flags in ([], ["-once"]):
-        done = cli("replicate", *flags, "-config", "d.yml", code=2)
-        assert "cannot be replicated yet" in done.stderr
-
-
 def test_wrong_usage_is_told_in_a_line(cli: CommandLine) -> None:
     """With what may have been meant, and how it is written."""
     done = cli("restor", code=2)

@@ -21,6 +21,7 @@ from sqlitereplica import (
     DatabaseStateError,
     Replica,
     Replicator,
+    ReplicatorGroup,
     SyncTimeoutError,
     restore,
 )
@@ -176,6 +177,38 @@ def _level0(registry: CollectorRegistry) -> dict[str, float]:
         fate: registry.get_sample_value(name, {"db": "app.db", "status": fate}) or 0.0
         for fate in ("eligible", "not_compacted", "too_recent")
     }
+
+
+def test_a_group_is_counted_as_one(registry: CollectorRegistry, tmp_path: Path) -> None:
+    """No label names a database; counters are of all, and the states are counted."""
+    seen: list[Event] = []
+    metrics = PrometheusObserver(registry=registry, then=seen.append)
+    (tmp_path / "t").mkdir()
+    for name in ("a.db", "b.db"):
+        with closing(sqlite3.connect(tmp_path / "t" / name)) as one:
+            one.execute("create table t(x)")
+    observer = metrics.under("tenants")
+    backups = str(tmp_path / "backups")
+    with ReplicatorGroup(tmp_path / "t", backups, observer=observer) as group:
+        group.sync(timeout=90)
+        with closing(sqlite3.connect(tmp_path / "t/a.db")) as one:
+            one.execute("insert into t values(1)")
+            one.commit()
+        group.sync(timeout=90)
+        metrics.tell_group(group.status())
+    labels = {
+        value
+        for family in registry.collect()
+        for sample in family.samples
+        for name, value in sample.labels.items()
+        if name in ("db", "replica")
+    }
+    assert labels == {"tenants", str(tmp_path / "t")}
+    states = {"db": str(tmp_path / "t"), "state": "failed"}
+    assert registry.get_sample_value("litestream_group_databases", states) == 0
+    assert registry.get_sample_value("litestream_sync_count", {"db": "tenants"}) == 1
+    told = {event.database for event in seen}
+    assert told == {str(tmp_path / "t" / name) for name in ("a.db", "b.db")}
 
 
 def test_several_observers_take_what_each_wants(

@@ -225,6 +225,24 @@ def test_dated_replica_changes_with_the_day() -> None:
         ("dbs: [{path: a, dir: b, replica: {path: b}}]", "a path, or a dir"),
         ("dbs: [{dir: b, replica: {path: b}}]", "needs a pattern"),
         ("dbs: [{path: a, watch: true, replica: {path: b}}]", "belong to a dir"),
+        ("dbs: [{path: a, meta-dir: m, replica: {path: b}}]", "belong to a dir"),
+        (
+            "dbs: [{dir: a, pattern: p, meta-path: m, replica: {path: b}}]",
+            "for single databases",
+        ),
+        (
+            "dbs: [{dir: a, pattern: p, restore-if-db-not-exists: true, replicas: []}]",
+            "for single databases",
+        ),
+        (
+            "dbs: [{dir: a, pattern: p, replica: {path: 'b/$(date +%Y)'}}]",
+            "date in its path",
+        ),
+        ("dbs: [{dir: a, pattern: 'x/*', replica: {path: b}}]", "for file names"),
+        (
+            "dbs: [{dir: a, pattern: p, replica: {type: mirror, path: a/m}}]",
+            "one more database",
+        ),
         ("dbs: [{path: a}]", "no replica is given"),
         ("dbs: [{path: a, replica: {type: s3}}]", "needs the key 'bucket'"),
         ("dbs: [{path: a, replica: {type: nats, url: x}}]", "not supported"),
@@ -324,3 +342,20 @@ def test_encryption_that_cannot_be_is_refused(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         replica(text, KEY=KEY)
     assert KEY[-9:] not in str(caught.value)
+
+
+def test_one_database_of_a_folder() -> None:
+    """Its path below the folder is added to its replicas, and to the metadata folder."""
+    text = """
+    dbs:
+      - {dir: /data/t, pattern: "*.db", recursive: true, meta-dir: /meta,
+         replica: {url: "s3://b/x?region=r"}}
+    """
+    (plan,) = build(parse_config(text, env={}), {})
+    found = plan.below("/data/t/eu/a.db")
+    assert found is not None and not found.is_folder
+    assert [r.display_name for r in found.stores_at(NOW)] == ["s3://b/x/eu/a.db"]
+    assert found.arguments["meta_path"] == "/meta/eu/a.db-sqlitereplica"
+    for other in ("/data/t/a.txt", "/data/a.db", "/data/t/.a.db", "/data/t/.x/a.db"):
+        assert plan.below(other) is None
+    assert found.below("/data/t/eu/a.db") is None
