@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from sqlitereplica.restore.following import Following
+from sqlitereplica.sqlite import SourceBusyError
 from sqlitereplica.store import LTXStore
 
 
@@ -21,8 +22,12 @@ def _main(folder: Path, replica: Path) -> None:
         copy="sqlite3",
         notes=folder / "held",
     )
-    while following.step():
-        continue
+    more = True
+    while more:
+        try:
+            more = following.step()
+        except SourceBusyError:
+            continue  # readers are in the way
     following.close()
 
 

@@ -41,6 +41,11 @@ class Recording:
         self._database.execute(f"PRAGMA page_size={page_size}")
         self._database.execute("PRAGMA journal_mode=WAL")
 
+    @property
+    def database(self) -> sqlite3.Connection:
+        """The connection, for what is more than a statement; ``commit`` publishes it."""
+        return self._database
+
     def close(self) -> None:
         """Close the database."""
         self._database.close()
