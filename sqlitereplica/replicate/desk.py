@@ -107,25 +107,36 @@ class Desk:
                 )
             )
             return
-        self._perform(lambda: self._listeners.update({running: listener}))
+        try:
+            self._perform(lambda: self._listeners.update({running: listener}))
+        except BaseException:
+            unlink(running.meta.path)
+            listener.close()
+            raise
 
     def remove(self, running: Running) -> None:
         """Answer for it no more: its peers are on their own when this returns."""
-        self._perform(lambda: self._dismiss(running))
+        if running in self._listeners:
+            self._perform(lambda: self._dismiss(running))
 
     def _perform(self, task: Callable[[], None]) -> None:
         done: Future[None] = Future()
         with self._lock:
-            self._tasks.append((task, done))
             if self._thread is None:
-                self._waker = Waker()
-                self._thread = threading.Thread(
+                waker = Waker()
+                thread = threading.Thread(
                     target=self._run,
-                    args=(self._waker,),
+                    args=(waker,),
                     name="sqlitereplica-desk",
                     daemon=True,
                 )
-                self._thread.start()
+                try:
+                    thread.start()  # it does not end before it has this lock
+                except BaseException:
+                    waker.close()
+                    raise
+                self._thread, self._waker = thread, waker
+            self._tasks.append((task, done))
         self._wake()
         done.result()
 

@@ -42,12 +42,13 @@ class Driver:
     def add(self, engine: Engine) -> None:
         """Step ``engine`` from now on."""
         with self._lock:
-            self._due[engine] = 0.0
             if self._thread is None:
-                self._thread = threading.Thread(
+                thread = threading.Thread(
                     target=self._run, name="sqlitereplica", daemon=True
                 )
-                self._thread.start()
+                thread.start()  # it does not end before it has this lock
+                self._thread = thread
+            self._due[engine] = 0.0
         self._wakeup.set()
 
     def wake(self) -> None:
@@ -126,8 +127,9 @@ class WorkerThread:
         )
 
     def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
+        """Start the thread, if it is not started yet."""
+        if self._thread.ident is None:
+            self._thread.start()
 
     def wake(self) -> None:
         """There may be something to do."""
@@ -137,7 +139,8 @@ class WorkerThread:
         """End the thread after the unit of work that it is in; wait up to ``timeout``."""
         self._stopping = True
         self._wakeup.set()
-        self._thread.join(timeout)
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
 
     def is_alive(self) -> bool:
         """True while a unit of work is not done."""

@@ -34,12 +34,14 @@ class Housekeeper:
     def add(self, histories: Iterable[History]) -> None:
         """Tend these from now on."""
         with self._lock:
-            self._histories += histories
-            if self._thread is None and self._histories:
-                self._thread = threading.Thread(
+            added = list(histories)
+            if self._thread is None and added:
+                thread = threading.Thread(
                     target=self._run, name="sqlitereplica-history", daemon=True
                 )
-                self._thread.start()
+                thread.start()  # it does not end before it has this lock
+                self._thread = thread
+            self._histories += added
         self._wakeup.set()
 
     def wake(self) -> None:

@@ -273,8 +273,13 @@ class Replicator(Waiting):
         if self._restore and self._booting:
             options = fetch_if_missing(options)
         running = Running(options, copy, folder)
-        self._role = running
-        running.begin()
+        before, self._role = self._role, running
+        try:
+            running.begin()
+        except BaseException:  # no thread can be had, for one
+            self._role = before
+            running.end(0.0)
+            raise
         return running
 
     def _wait_for_boot(self) -> None:

@@ -150,8 +150,8 @@ class Running:
                 return
             for thread in self._threads:
                 thread.start()
-            driver().add(self.engine)
             housekeeper().add(line.history for line in self.lines)
+            driver().add(self.engine)
             self._is_going = True
             self._going.set()
             if self._pulse is not None:
@@ -172,20 +172,19 @@ class Running:
             self._going.set()
         if self._turn is not None:
             self._turn.end(max(0.1, timeout))
-        if not self._is_going:
-            self.engine.close()
-            self._end([], deadline)
-            return
         jobs = housekeeper().remove([line.history for line in self.lines])
         try:
-            driver().remove(self.engine).result()
+            if self._is_going:
+                driver().remove(self.engine).result()
+            else:
+                self.engine.close()
         finally:
             self._end(jobs, deadline)
 
     def _end(self, jobs: Sequence[threading.Thread], deadline: float) -> None:
         if self._guard is not None:
             unguard(self._guard)
-        for thread in self._threads if self._is_going else ():
+        for thread in self._threads:
             thread.stop(max(0.1, deadline - time.monotonic()))
         for job in jobs:
             job.join(max(0.1, deadline - time.monotonic()))

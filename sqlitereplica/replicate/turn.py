@@ -133,7 +133,8 @@ class Turn:
         That is when nothing here writes to the file any more, either.
         """
         self._ending.set()
-        self.thread.join(timeout)
+        if self.thread.ident is not None:
+            self.thread.join(timeout)
 
     def not_yet(
         self, timeout: float | None, error: Exception | None

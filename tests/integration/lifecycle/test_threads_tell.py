@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from support.capturing import make_database, serialized
 from support.lifetime import await_true, restored, write
 
-from sqlitereplica import Replicator
+from sqlitereplica import Replica, Replicator
 from sqlitereplica.events import Event
 from sqlitereplica.replicate import replicator as module
 from sqlitereplica.replicate.metafolder import MetaFolder, default_folder
@@ -88,3 +89,33 @@ def test_start_that_waits_for_another_process_is_told_what_goes_wrong_here(
                 started.result(60)
         finally:
             waits._end_role(5)
+
+
+@pytest.mark.parametrize(
+    "which", ["", "-desk", "-history", "-there", "-lease", "-turn"]
+)
+def test_start_without_room_for_a_thread_fails_and_can_be_tried_again(
+    path: Path, replica: Path, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    """A limit of the machine is an error of ``start``, and of no other one later."""
+    original = threading.Thread.start
+    refused: list[str] = []
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == f"sqlitereplica{which}" and not refused:
+            refused.append(thread.name)
+            raise RuntimeError("can't start new thread")
+        original(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    db = make_database(path)
+    lease = "30s" if which in ("-lease", "-turn") else None
+    r = Replicator(path, Replica(replica, name="there"), lease=lease)
+    with pytest.raises(RuntimeError, match="can't start"):
+        r.start()
+    assert r.status().state == "stopped"
+    with r:
+        write(db)
+        r.sync(60)
+    assert restored(replica) == serialized(path)
+    db.close()
