@@ -350,7 +350,8 @@ class DatabaseStateError(SQLiteReplicaError):
     (not one yet), ``"cannot-open"``, ``"unreadable"``, ``"busy"``, ``"replaced"``, ``"wal-lost"``,
     ``"continuity"`` (locks of ours were dropped), ``"diverged"`` (not what another host
     replicated), ``"elsewhere"`` (another Replicator has it), ``"forked"`` (inherited
-    connections are open in this child), ``"meta-folder"``, ``"mixed-sqlite"`` or
+    connections are open in this child), ``"server"`` (one that forks without telling Python,
+    or runs no threads), ``"meta-folder"``, ``"mixed-sqlite"`` or
     ``"sqlite"`` (anything else that SQLite says); of a database of a group also ``"twice"``,
     ``"name"``, ``"link"``, ``"folder"``, ``"unknown"``, ``"removed"``. ``path`` is the file.
     """

@@ -44,6 +44,7 @@ from sqlitereplica.replicate.calls import (
     MakePin,
     Snapshot,
 )
+from sqlitereplica.replicate.embedding import begin_here, unnoticed_fork
 from sqlitereplica.replicate.living import inherited, made, started
 from sqlitereplica.replicate.metafolder import MetaFolder, default_folder
 from sqlitereplica.replicate.options import (
@@ -200,12 +201,13 @@ class Replicator(Waiting):
 
         Raises:
             MixedSQLiteCopiesError: another copy of SQLite has the file open here.
-            DatabaseStateError: another Replicator of this process has it, or no
-                metadata folder; DivergedError: the database is not what another host
-                has replicated.
+            DatabaseStateError: another Replicator of this process has it, no metadata
+                folder, or a server that forks in secret; DivergedError: the database is
+                not what another host has replicated.
             LeaseHeldError: another host kept the lease for as long as ``Lease.wait``.
             SQLiteReplicaError, OSError: the database cannot be restored, as ``restore``.
         """
+        begin_here(self._options.path)
         with self._changing:
             if self._role is not None:
                 return
@@ -325,6 +327,9 @@ class Replicator(Waiting):
             SQLiteReplicaError: the last flush failed; everything is stopped all the same.
         """
         refuse_in_observer("stop()")
+        if unnoticed_fork(self._options.path):
+            started.discard(self)
+            return  # there is nothing that could be waited for
         limit = self._stop_timeout if timeout is None else timeout
         deadline = time.monotonic() + limit
         with self._changing:
@@ -457,14 +462,14 @@ class Replicator(Waiting):
         It is that of the process that replicates. If that is another one and does not
         answer, a second passes.
         """
-        role = self._role
-        if role is not None:
+        role, error = self._role, unnoticed_fork(self._options.path)
+        if role is not None and error is None:
             return role.status()
         return Status(
             database=self._options.path,
-            state="stopped",
+            state="failed" if error else "stopped",
             txid=0,
-            error=None,
+            error=str(error) if error else None,
             pending_pages=0,
             replicas=(),
         )
@@ -481,6 +486,8 @@ class Replicator(Waiting):
     def _role_now(self) -> Running | Peer:
         refuse_in_observer("a call of the Replicator")
         role = self._role
+        if error := unnoticed_fork(self._options.path):
+            raise error
         if role is None:
             raise ReplicatorClosedError(
                 f"the Replicator of {self._options.path} is not running: call start()"

@@ -78,7 +78,8 @@ class WebServer:
 
     def ports(self) -> list[int]:
         """The ports that it told, one after the other where it starts anew."""
-        return [int(p) for p in re.findall(r"http://127\.0\.0\.1:([1-9]\d*)", self.log)]
+        told = r"(?:http://|TCP address )127\.0\.0\.1:([1-9]\d*)"
+        return [int(port) for port in re.findall(told, self.log)]
 
     def get(self, path: str) -> Any:
         """The JSON of a page; raises AssertionError for any status but 200."""

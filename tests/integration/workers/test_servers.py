@@ -14,6 +14,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import sysconfig
 from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
@@ -135,6 +136,65 @@ def test_gunicorn_preloaded(board: Board) -> None:
         answers += [post(server, f"/lazy/{n}") for n in range(5)]
         server.terminate()
     board.check(answers)
+
+
+def uwsgi(*flags: str) -> list[str]:
+    """The command of uWSGI with three workers."""
+    program = shutil.which("uwsgi", path=sysconfig.get_path("scripts"))
+    assert program is not None
+    command = (
+        "--http-socket=127.0.0.1:0 --master --processes=3 --need-app --die-on-term"
+    )
+    return [program, *command.split(), "--module=board_wsgi:application", *flags]
+
+
+def test_uwsgi_loads_the_application_in_each_worker(board: Board) -> None:
+    """They elect one of them, and another when that one is killed."""
+    with board.serve(*uwsgi("--lazy-apps")) as server:
+        with Clients(server.port, note, threads=6, again=True) as clients:
+            until(lambda: len({a["pid"] for a in [*clients.answered.values()]}) == 3)
+            victim = until(lambda: server.get("/status")["elected"])
+            assert victim != server.process.pid
+            os.kill(victim, signal.SIGKILL)
+            clients.wait_for(len(clients.answered) + 20)
+            until(lambda: len({a["pid"] for a in [*clients.answered.values()]}) == 4)
+        assert until(lambda: server.get("/status")["elected"]) != victim
+        answers = list(clients.answered.values())
+        answers += [post(server, f"/lazy/{n}") for n in range(5)]
+        server.terminate()
+    board.check(answers)
+
+
+def test_uwsgi_forks_as_python_does(board: Board) -> None:
+    """With its option for that: the main process replicates, and the workers ask it."""
+    with board.serve(*uwsgi("--py-call-uwsgi-fork-hooks")) as server:
+        with Clients(server.port, note, threads=4, again=True) as clients:
+            clients.wait_for(20)
+            assert server.get("/status")["elected"] == server.process.pid
+            victim = next(iter(clients.answered.values()))["pid"]
+            assert victim != server.process.pid
+            os.kill(victim, signal.SIGKILL)
+            clients.wait_for(len(clients.answered) + 20)
+        answers = list(clients.answered.values())
+        answers += [post(server, f"/lazy/{n}") for n in range(5)]
+        server.terminate()
+    board.check(answers)
+
+
+def test_uwsgi_that_forks_behind_our_back_is_refused(board: Board) -> None:
+    """At once and with the options that help, not by workers that wait for ever."""
+    done = subprocess.run(
+        [sys.executable, *uwsgi()],
+        check=False,
+        capture_output=True,
+        cwd=board.folder,
+        env={**os.environ, **board.env},
+        text=True,
+        timeout=90,
+    )
+    assert done.returncode != 0
+    assert "DatabaseStateError" in done.stderr and "--lazy-apps" in done.stderr
+    assert not board.replica.exists()
 
 
 def reloaded(server: WebServer, code: Path) -> int:
