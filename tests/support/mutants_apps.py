@@ -85,4 +85,19 @@ APPS_MUTANTS = (
         "if self._started:",
         FLASK + "test_replication_is_started_by_requests_but_not_by_tests",
     ),
+    Mutant(
+        "a server may fork behind Python's back",
+        "replicate/embedding.py",
+        "    if before_workers and forks and _HOOKS not in options:\n",
+        "    if not before_workers and forks and _HOOKS not in options:\n",
+        "tests/unit/replicate/test_embedding.py::test_fork_that_is_coming_is_an_objection",
+    ),
+    Mutant(
+        "the child of a fork that nobody told of replicates",
+        "replicate/embedding.py",
+        "    if _began is None or _began == os.getpid():\n",
+        "    if _began is None or path:\n",
+        "tests/integration/workers/test_unnoticed_fork.py::"
+        "test_every_call_is_refused_in_the_child",
+    ),
 )
