@@ -289,6 +289,7 @@ class Follower:
             LeaseHeldError: Another host holds the lease; it is followed as before.
             LeaseLostError: Another host has taken it over meanwhile; likewise.
             AnotherWriterError: Somebody without a lease wrote behind the fence; likewise.
+            StoreError: The replica can only be read; likewise.
             FollowTimeoutError: The replica could not be read to its end or not be written
                 to, or readers kept the file busy; likewise.
             PosMismatchError, TargetExistsError, DatabaseStateError: as ``wait``.

@@ -15,9 +15,9 @@ from typing import Protocol
 from sqlitereplica.errors import (
     DatabaseStateError,
     FollowTimeoutError,
-    LeaseLostError,
     PosMismatchError,
     ReplicatorClosedError,
+    StoreError,
     TargetExistsError,
 )
 from sqlitereplica.ltx import Header
@@ -193,7 +193,7 @@ class FollowThread:
         if not more and promotion is not None:
             fence = promotion.fence
             if fence and not fence.is_put and not self.following.is_given_away:
-                return self._put(fence)
+                return self._put(promotion, fence)
             self._promote(promotion)
         return 0.0 if more else self._interval
 
@@ -216,12 +216,15 @@ class FollowThread:
             return None
         return promotion if promotion.look <= self._looks else None
 
-    def _put(self, fence: Fence) -> float:
+    def _put(self, promotion: _Promotion, fence: Fence) -> float:
         """Put the fence; then look once more, for what is there now."""
         try:
             fence.put(*self.following.first_page())
         except Exception as error:  # noqa: BLE001
             self._failed(error)  # as that of a look
+            if isinstance(error, StoreError) and not error.transient:
+                # Another host has the lease, or this one may not write there.
+                self._call_off(promotion, error)
             return max(self._interval, self._pause())
         return 0.0
 
@@ -258,7 +261,7 @@ class FollowThread:
             self._failed_look = self._looks
             self._changed.notify_all()
         promotion = self._due()
-        if promotion and (_is_permanent(error) or isinstance(error, LeaseLostError)):
+        if promotion and _is_permanent(error):
             self._call_off(promotion, error)
 
     def _promote(self, promotion: _Promotion) -> None:

@@ -18,6 +18,8 @@ from support.workers import Refused
 
 from sqlitereplica import (
     AnotherWriterError,
+    Encryption,
+    EncryptionError,
     Follower,
     FollowTimeoutError,
     LeaseHeldError,
@@ -222,6 +224,22 @@ def test_promotion_without_a_lease_writes_nothing_to_the_replica(
     assert [file.name for file in (tmp_path / "r").rglob("*") if file.is_file()] == [
         "0000000000000001-0000000000000001.ltx"
     ]
+
+
+def test_replica_that_cannot_be_written_to_is_told_at_once(tmp_path: Path) -> None:
+    """An encrypted one, by who has only an old key: nothing is done, nobody waits."""
+    keys = [Encryption.new_key() for _ in range(2)]
+    writer = Replica(tmp_path / "r", encryption=Encryption(key=keys[0]))
+    made = Recording(tmp_path / "s.db", writer.open())
+    made.commit("create table t(v integer primary key)")
+    made.close()
+    reader = Replica(tmp_path / "r", encryption=Encryption(old_keys=[keys[0]]))
+    with Follower(reader, tmp_path / "f.db", interval=0.01) as follower:
+        with pytest.raises(EncryptionError) as caught:
+            follower.promote(timeout=None)
+        assert caught.value.kind == "no-recipient"
+        assert follower.wait().ok
+        assert follower.promote(lease=False).state == "promoted"
 
 
 def test_what_was_given_away_already_is_promoted_again_unless_it_was_written_to(
