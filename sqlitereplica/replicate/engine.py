@@ -29,14 +29,13 @@ from sqlitereplica.errors import (
     ReplicatorClosedError,
 )
 from sqlitereplica.events import Observer, Reporter
-from sqlitereplica.replicate.anyworker import AnyWorker
+from sqlitereplica.replicate.anyworker import AnyWorker, Phase
 from sqlitereplica.replicate.bookmark import Looks
 from sqlitereplica.replicate.bookmark import Position as CommitPosition
 from sqlitereplica.replicate.delta import Delta, DeltaRequest
 from sqlitereplica.replicate.position import Position
 from sqlitereplica.replicate.spool import Spool
 from sqlitereplica.replicate.tickets import ALL, Ticket, Tickets
-from sqlitereplica.replicate.worker import Phase
 from sqlitereplica.sqlite import SourceBusyError, is_ready
 
 __all__ = ["Engine", "Pace"]

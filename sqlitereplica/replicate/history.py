@@ -29,9 +29,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from sqlitereplica.capture import ViewEndedError
+from sqlitereplica.replicate.anyworker import Phase
 from sqlitereplica.replicate.health import Health
 from sqlitereplica.replicate.merging import BrokenFileError
-from sqlitereplica.replicate.worker import Phase
 from sqlitereplica.replicate.workshop import StoppedError, Workshop
 from sqlitereplica.sqlite import SourceBusyError
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from sqlitereplica.events import Event, Observer
 from sqlitereplica.ltx import FileInfo
 from sqlitereplica.policy import Retention
+from sqlitereplica.replicate.anyworker import Phase
 from sqlitereplica.replicate.compaction import CompactionTask, compact_level
 from sqlitereplica.replicate.drill import Drill, DrillTask
 from sqlitereplica.replicate.engine import Engine
@@ -28,7 +29,7 @@ from sqlitereplica.replicate.repair import RepairTask
 from sqlitereplica.replicate.retaining import RetentionTask
 from sqlitereplica.replicate.snapshot import SnapshotTask
 from sqlitereplica.replicate.status import ReplicaStatus
-from sqlitereplica.replicate.worker import Phase, ReplicaWorker
+from sqlitereplica.replicate.worker import ReplicaWorker
 from sqlitereplica.replicate.workshop import Workshop
 from sqlitereplica.store import LTXStore
 from sqlitereplica.store.attempts import Operation

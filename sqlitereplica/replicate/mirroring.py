@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -23,16 +22,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sqlitereplica.capture import (
-    ContinuityLostError,
     Increment,
     PageTable,
     State,
-    ViewEndedError,
 )
 from sqlitereplica.errors import DatabaseStateError, StoreError, TargetExistsError
-from sqlitereplica.events import Observer, Reporter
+from sqlitereplica.events import Observer
+from sqlitereplica.replicate.anyworker import AnyWorker, Coordinator, Phase
 from sqlitereplica.replicate.delta import Delta, DeltaRequest, proved, reading
-from sqlitereplica.replicate.health import Health
 from sqlitereplica.replicate.metafolder import (
     MetaFolder,
     default_folder,
@@ -41,7 +38,6 @@ from sqlitereplica.replicate.metafolder import (
 from sqlitereplica.replicate.mirror import Mirror, dated_files, outdated
 from sqlitereplica.replicate.spool import Spool
 from sqlitereplica.replicate.status import ReplicaStatus
-from sqlitereplica.replicate.worker import Coordinator, Phase
 from sqlitereplica.restore.held import Goal, HeldFile
 from sqlitereplica.restore.livefile import LiveFile
 from sqlitereplica.restore.newfile import create_live
@@ -59,8 +55,8 @@ _PATIENCE = 0.04
 """Seconds; capture calls SQLite in this process, too, and waits that long at most."""
 
 
-class MirrorWorker:
-    """Keeps one mirror current. ``advance`` and ``close`` belong to one thread."""
+class MirrorWorker(AnyWorker):
+    """Keeps one mirror current."""
 
     def __init__(
         self,
@@ -76,98 +72,61 @@ class MirrorWorker:
         rng: Callable[[], float] = random.random,
     ) -> None:
         """``connect`` is the Replicator's."""
-        self.name = mirror.display_name
-        self.phase = Phase.CONNECT
-        self.acked = self.txid = 0
-        self.health = Health()
+        super().__init__(
+            mirror.display_name,
+            database=database,
+            spool=spool,
+            coordinator=coordinator,
+            observer=observer,
+            clock=clock,
+            now=now,
+            rng=rng,
+        )
         self._mirror = mirror
         self._connect = mirror.connect or plain_factory(connect)
         self._copy = copy_of(self._connect)
-        self._spool, self._coordinator = spool, coordinator
-        self._clock, self._now, self._rng = clock, now, rng
-        self._report = Reporter(observer, database, self.name)
         self._database = database
         self._path = ""
         self._meta: MetaFolder | None = None
         self._file: LiveFile | None = None
-        self._request: DeltaRequest | None = None
         self._ready: tuple[Gathered, State] | None = None
         self._whole = False
         """What is ready makes the file anew, whatever is in it."""
-        self._reset = threading.Event()
-        self._line: tuple[int, int] | None = None
         self._blocked_since: float | None = None
 
     # -- called by others ------------------------------------------------------------
-
-    def fall_behind(self, base: PageTable | None) -> None:
-        """Lose the place in the spool: the file itself tells what it holds."""
-        self._reset.set()
-
-    def give_up(self, error: Exception) -> None:
-        """Nothing more will come."""
-
-    def txid_of(self, seq: int) -> int | None:
-        """The number that a state of capture has or gets here; None if unknown."""
-        line = self._line
-        return None if line is None or seq < line[0] else seq + line[1]
 
     @property
     def pause(self) -> float:
         """Seconds until the next look."""
         if self._blocked_since is not None:
             return _BUSY_PAUSE
-        urgent = self._coordinator.urgent()
-        pause = self.health.pause(self._clock(), urgent=urgent)
-        return pause or (_LOOK_EVERY if self._mirror.is_dated else 0.0)
+        return super().pause or (_LOOK_EVERY if self._mirror.is_dated else 0.0)
 
     def close(self) -> None:
         """Let the file go, in the thread that used it; no ``advance`` follows."""
-        self._begin_again()
+        super().close()
         self._let_go()
 
     # -- one unit of work ------------------------------------------------------------
 
-    def advance(self) -> bool:
-        """Do one unit of work. False when there is nothing to do for now."""
-        if self._reset.is_set():
-            self._reset.clear()
-            self._begin_again()
-        urgent = self._coordinator.urgent()
-        if self._blocked_since is None and self.health.pause(
-            self._clock(), urgent=urgent
-        ):
-            return False
+    def _is_due(self) -> bool:
+        return self._blocked_since is not None or not super().pause
+
+    def _act(self) -> bool:
         try:
-            moved = self._act()
+            if self._ready is not None:
+                return self._apply(*self._ready)
+            match self.phase:
+                case Phase.CONNECT:
+                    return self._open()
+                case Phase.COMPARE:
+                    return self._compare()
+                case _:
+                    return self._stream()
         except SourceBusyError as error:
             self._blocked(error)
             return False
-        except ViewEndedError:
-            self._begin_again()  # capture let the database go, and says why
-            return True
-        except ContinuityLostError as error:
-            self._coordinator.doubt(error)
-            self._begin_again()
-            return True
-        except Exception as error:  # noqa: BLE001
-            # Whatever it is, it shows in status, log and sync(), and is tried again.
-            self.fail(error)
-            return True
-        if moved:
-            self._coordinator.progressed()
-        return moved
-
-    def _act(self) -> bool:
-        if self._ready is not None:
-            return self._apply(*self._ready)
-        match self.phase:
-            case Phase.CONNECT:
-                return self._open()
-            case Phase.COMPARE:
-                return self._compare()
-            case _:
-                return self._stream()
 
     # -- the file --------------------------------------------------------------------
 
@@ -360,9 +319,7 @@ class MirrorWorker:
         return 1 if held is None else held.txid + 1
 
     def _confirm(self, seq: int) -> None:
-        self.acked = seq
-        if self.health.succeeded(self._now()):
-            self._report("replica-ok", level=20)
+        super()._confirm(seq)
         self._report("upload", txid=self.txid)
 
     # -- a dated path ----------------------------------------------------------------
@@ -427,12 +384,9 @@ class MirrorWorker:
         self._coordinator.progressed()
 
     def _begin_again(self) -> None:
-        self._spool.unsubscribe(self.name)
-        if self._request is not None:
-            self._request.cancel()
+        super()._begin_again()
         self._drop_ready()
-        self._request = self._line = self._blocked_since = None
-        self.phase = Phase.CONNECT
+        self._blocked_since = None
 
     def _drop_ready(self) -> None:
         if self._ready is not None:

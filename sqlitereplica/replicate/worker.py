@@ -11,26 +11,20 @@ doubt where its store stands::
 
 Invariants: ``acked`` is a seq whose state the store holds for certain (a put returned);
 TXID = seq + offset while streaming; nothing is put after ``AnotherWriterError``. Every
-failure is kept in ``health`` and tried again after a pause that doubles; each unit of work
-is one call of ``advance``, so that tests can step a worker without its thread.
+failure is kept in ``health`` and tried again after a pause that doubles (``anyworker.py``).
 """
 
 from __future__ import annotations
 
-import enum
 import random
-import threading
 import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 from sqlitereplica.capture import (
-    ContinuityLostError,
     PageTable,
     TableFile,
-    ViewEndedError,
 )
 from sqlitereplica.errors import (
     AnotherWriterError,
@@ -40,8 +34,9 @@ from sqlitereplica.errors import (
     PosMismatchError,
     StoreError,
 )
-from sqlitereplica.events import Observer, Reporter
+from sqlitereplica.events import Observer
 from sqlitereplica.ltx import HEADER_SIZE, Header
+from sqlitereplica.replicate.anyworker import AnyWorker, Coordinator, Phase
 from sqlitereplica.replicate.catalog import Catalog
 from sqlitereplica.replicate.delta import (
     Delta,
@@ -52,7 +47,6 @@ from sqlitereplica.replicate.delta import (
 )
 from sqlitereplica.replicate.fencing import Entrance, entrance, forgives
 from sqlitereplica.replicate.gate import OPEN, Gate
-from sqlitereplica.replicate.health import Health
 from sqlitereplica.replicate.position import Position, read_position
 from sqlitereplica.replicate.promoted import find_promoted
 from sqlitereplica.replicate.recent import Recent
@@ -60,40 +54,11 @@ from sqlitereplica.replicate.spool import Spool
 from sqlitereplica.restore import read_checksums
 from sqlitereplica.store import LTXStore
 
-__all__ = ["Coordinator", "Phase", "ReplicaWorker"]
+__all__ = ["ReplicaWorker"]
 
 
-class Phase(enum.Enum):
-    """Where a worker is; the value is the word for it in a status."""
-
-    CONNECT = "connecting"
-    COMPARE = "comparing"
-    CATCH_UP = "catching-up"
-    STREAM = "streaming"
-    FAILED = "failed"
-
-
-class Coordinator(Protocol):
-    """What a worker needs of the engine."""
-
-    def request(self, request: DeltaRequest) -> None:
-        """Queue a request for the capture thread."""
-
-    def doubt(self, error: ContinuityLostError) -> None:
-        """Called when what was read is not the state that it should be."""
-
-    def progressed(self) -> None:
-        """Called after every confirmation and every failure."""
-
-    def urgent(self) -> bool:
-        """Whether somebody waits in ``sync()``."""
-
-    def connected(self, position: Position) -> None:
-        """Called with the position of a replica before it is compared."""
-
-
-class ReplicaWorker:
-    """Keeps one replica up to date. ``advance`` belongs to one thread at a time."""
+class ReplicaWorker(AnyWorker):
+    """Keeps one replica in a store up to date."""
 
     def __init__(
         self,
@@ -114,34 +79,33 @@ class ReplicaWorker:
         on_hopeless: Callable[[Exception], object] = lambda error: None,
         gate: Gate = OPEN,
     ) -> None:
-        self.name, self.gate = name, gate
+        super().__init__(
+            name,
+            database=database,
+            spool=spool,
+            coordinator=coordinator,
+            observer=observer,
+            clock=clock,
+            now=now,
+            rng=rng,
+        )
+        self.gate = gate
         self.catalog = Catalog()
         self._recent, self._on_hopeless = recent, on_hopeless
         self._open_store = open_store
         self._database = database
-        self._spool, self._tables, self._folder = spool, tables, folder
+        self._tables, self._folder = tables, folder
         self._node_id = node_id
         self._puts, self._forgiven = 0, False
         self._entrance, self._settled = Entrance.CONTINUE, 0
         self._is_derived = False
         """Whether the database is known to have been in the state that the store holds."""
-        self._coordinator = coordinator
-        self._report = Reporter(observer, database, name)
-        self._clock, self._now, self._rng = clock, now, rng
         self._store: LTXStore | None = None
-        self.phase = Phase.CONNECT
-        self.acked = 0
-        self.txid = 0
-        self.health = Health()
         self._position = Position()
-        self._request: DeltaRequest | None = None
         self._uploads: list[Upload] = []
         self._target: Delta | None = None
         self._whole = False
         self._behind: PageTable | None = None
-        self._reset = threading.Event()
-        self._line: tuple[int, int] | None = None
-        """While in step: the first seq of this row of increments, and TXID - seq."""
 
     # -- called by others ------------------------------------------------------------
 
@@ -152,60 +116,21 @@ class ReplicaWorker:
         it is still on its way, and may not arrive.
         """
         self._behind = base if self.phase is Phase.STREAM else None
-        self._reset.set()
-
-    def close(self) -> None:
-        """Leave nothing half-done behind; to be called when no ``advance`` follows."""
-        self._begin_again()
+        super().fall_behind(base)
 
     @property
     def store(self) -> LTXStore | None:
         """The store, once it was opened; its history is tended beside the worker."""
         return self._store
 
-    def txid_of(self, seq: int) -> int | None:
-        """The TXID that a state of capture has or gets here; None when that is unknown."""
-        line = self._line
-        if line is None or seq < line[0]:
-            return None
-        return seq + line[1]
-
     def give_up(self, error: Exception) -> None:
-        """Nothing will come of this replica any more: say so to who waits for it."""
+        """Say so to who waits for its history, too."""
         self._on_hopeless(error)
-
-    @property
-    def pause(self) -> float:
-        """Seconds until the next try after a failure; 0 when there was none."""
-        return self.health.pause(self._clock(), urgent=self._coordinator.urgent())
 
     # -- one unit of work ------------------------------------------------------------
 
-    def advance(self) -> bool:
-        """Do one unit of work. False when there is nothing to do for now."""
-        if self._reset.is_set():
-            self._reset.clear()
-            self._begin_again()
-        if self.phase is Phase.FAILED or (self.pause > 0 and not self._is_let_in()):
-            return False
-        try:
-            moved = self._act()
-        except ViewEndedError:
-            # Not a failure of this replica: capture let the database go, and has told
-            # why to whoever waited. It attaches anew; who comes from now on waits for it.
-            self._begin_again()
-            return True
-        except ContinuityLostError as error:
-            self._coordinator.doubt(error)
-            self._begin_again()
-            return True
-        except Exception as error:  # noqa: BLE001
-            # Whatever it is, it shows in status, log and sync(), and is tried again.
-            self.fail(error)
-            return True
-        if moved:
-            self._coordinator.progressed()
-        return moved
+    def _is_due(self) -> bool:
+        return self.phase is not Phase.FAILED and (self.pause <= 0 or self._is_let_in())
 
     def _is_let_in(self) -> bool:
         """Whether all that it waits for is over: the gate was shut."""
@@ -382,23 +307,17 @@ class ReplicaWorker:
         self._report("upload", txid=high, ltx_level=level)
 
     def _confirm(self, seq: int) -> None:
-        self.acked = seq
         self._forgiven = False
-        self._succeeded()
+        super()._confirm(seq)
 
     # -- failure ---------------------------------------------------------------------
 
     def _begin_again(self) -> None:
         """Back to the first phase, leaving nothing half-done behind."""
-        self._spool.unsubscribe(self.name)
-        if self._request is not None:
-            self._request.cancel()
+        super()._begin_again()
         for upload in self._uploads:
             _discard(upload[3])
-        self._request = self._target = self._line = None
-        self._uploads = []
-        if self.phase is not Phase.FAILED:
-            self.phase = Phase.CONNECT
+        self._uploads, self._target = [], None
 
     def _temporary(self, what: str) -> Path:
         return self._folder / f"{what}-{zlib.crc32(self.name.encode()):08x}.ltx"
@@ -465,11 +384,6 @@ class ReplicaWorker:
         if self._forgiven:
             self._begin_again()
         return self._forgiven
-
-    def _succeeded(self) -> None:
-        """The store holds more than before: only that ends a row of failures."""
-        if self.health.succeeded(self._now()):
-            self._report("replica-ok", level=20)
 
 
 def _discard(data: bytes | Path) -> None:

@@ -21,8 +21,9 @@ import errno
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
+
+from sqlitereplica.sqlite.openfiles import open_files
 
 __all__ = [
     "FileId",
@@ -137,7 +138,7 @@ def release_moved(key: FileId) -> None:
     with _lock:
         entry = _entries[key]
         entry.users -= 1
-        if entry.users == 0 and list(_open_files()).count(key) == entry.own:
+        if entry.users == 0 and list(open_files("self")).count(key) == entry.own:
             entry.close()
             del _entries[key]
 
@@ -147,7 +148,7 @@ def sweep() -> None:
     with _lock:
         idle = [(k, e) for k, e in _entries.items() if e.users == 0]
         crowded = len(idle) > MAX_IDLE
-        others = Counter(_open_files()) if crowded else Counter()
+        others = Counter(open_files("self")) if crowded else Counter()
         for key, entry in idle:
             unlinked = os.fstat(entry.fd).st_nlink == 0
             if unlinked or (crowded and others[key] == entry.own):
@@ -164,20 +165,7 @@ def is_open_here(key: FileId, ours: int = 0) -> bool:
     """
     with _lock:
         own = ours + (1 if key in _entries else 0)
-    return sum(1 for k in _open_files() if k == key) > own
-
-
-def _open_files() -> Iterator[FileId]:
-    try:
-        names = os.listdir("/proc/self/fd")
-    except OSError:
-        return
-    for name in names:
-        try:
-            st = os.stat(f"/proc/self/fd/{name}")
-        except OSError:  # closed since it was listed
-            continue
-        yield st.st_dev, st.st_ino
+    return sum(1 for k in open_files("self") if k == key) > own
 
 
 def _after_fork_in_child() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Literal
 
 __all__ = ["open_files", "other_processes"]
 
@@ -22,7 +23,7 @@ def other_processes() -> Iterator[int]:
             yield int(entry)
 
 
-def open_files(pid: int) -> Iterator[tuple[int, int]]:
+def open_files(pid: int | Literal["self"]) -> Iterator[tuple[int, int]]:
     """Yield the files that a process has open, by device and inode."""
     folder = f"/proc/{pid}/fd"
     try:

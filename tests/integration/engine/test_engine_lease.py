@@ -14,7 +14,7 @@ from support.told import LateStore, level0
 from sqlitereplica import restore, verify
 from sqlitereplica.errors import AnotherWriterError, DivergedError, LeaseLostError
 from sqlitereplica.ltx import Header
-from sqlitereplica.replicate.worker import Phase
+from sqlitereplica.replicate.anyworker import Phase
 from sqlitereplica.store import LTXStore
 
 MakeHost = Callable[..., LeasedHost]

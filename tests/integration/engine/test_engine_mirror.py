@@ -14,7 +14,7 @@ from support.histories import fill, steps
 from support.stepping import Stepped
 
 from sqlitereplica import DatabaseStateError, Mirror, StoreError, TargetExistsError
-from sqlitereplica.replicate.worker import Phase
+from sqlitereplica.replicate.anyworker import Phase
 from sqlitereplica.store import LTXStore
 
 

@@ -12,11 +12,11 @@ from support.stepping import FakeClock
 from sqlitereplica import StoreError
 from sqlitereplica.events import Event
 from sqlitereplica.ltx import FileInfo
+from sqlitereplica.replicate.anyworker import Phase
 from sqlitereplica.replicate.catalog import Catalog
 from sqlitereplica.replicate.gate import OPEN
 from sqlitereplica.replicate.history import History, Job
 from sqlitereplica.replicate.merging import BrokenFileError
-from sqlitereplica.replicate.worker import Phase
 from sqlitereplica.replicate.workshop import StoppedError, Workshop
 from sqlitereplica.sqlite import SourceBusyError
 
