@@ -8,35 +8,27 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 
-from sqlitereplica.capture import Capture, TableFile
 from sqlitereplica.errors import (
     PosMismatchError,
     SyncTimeoutError,
 )
 from sqlitereplica.events import Event
-from sqlitereplica.replicate.anyworker import AnyWorker
+from sqlitereplica.replicate.assembly import assemble
 from sqlitereplica.replicate.bookmark import Position
 from sqlitereplica.replicate.calls import Call, Pending
 from sqlitereplica.replicate.desk import desk
 from sqlitereplica.replicate.driver import WorkerThread, driver
-from sqlitereplica.replicate.engine import Engine
-from sqlitereplica.replicate.gate import OPEN, Gate
 from sqlitereplica.replicate.housekeeper import housekeeper
-from sqlitereplica.replicate.leasing import LeaseGate
-from sqlitereplica.replicate.line import Line
 from sqlitereplica.replicate.metafolder import MetaFolder
-from sqlitereplica.replicate.mirror import Mirror
-from sqlitereplica.replicate.mirroring import MirrorWorker
 from sqlitereplica.replicate.options import Options
 from sqlitereplica.replicate.pinning import pin_everywhere
 from sqlitereplica.replicate.pulse import Pulse
-from sqlitereplica.replicate.spool import Spool
 from sqlitereplica.replicate.status import Status
 from sqlitereplica.replicate.tickets import ALL, Ticket
 from sqlitereplica.replicate.turn import Turn
 from sqlitereplica.sqlite import is_ready
 from sqlitereplica.sqlite.hazards import Guard, guard_path, unguard
-from sqlitereplica.store import Pin, Replica
+from sqlitereplica.store import Pin
 
 __all__ = ["Running"]
 
@@ -61,73 +53,13 @@ class Running:
         self.leasing = None if self._turn is None else self._turn.leasing
         if self.leasing is not None:
             self.leasing.wake_workers = self._wake_workers
-        self.engine = self._make_engine(copy)
-        self.lines = [self._make_line(replica) for replica in options.replicas]
-        self.mirrors = [self._make_mirror(mirror) for mirror in options.mirrors]
-        workers: list[AnyWorker] = [
-            *(line.worker for line in self.lines),
-            *self.mirrors,
-        ]
-        self.engine.workers = workers
-        self._threads = [WorkerThread(worker) for worker in workers]
+        made = assemble(options, copy, meta, self.leasing)
+        self.engine, self.lines, self.mirrors = made
+        self._threads = [WorkerThread(worker) for worker in self.engine.workers]
         self.engine.wake_workers = self._wake_workers
         gauges = getattr(options.observer, "gauges", False)
         self._pulse = Pulse(self._tell_status) if gauges else None
         self._guard: Guard | None = guard_path(options.path, copy)
-
-    def _make_engine(self, copy: str) -> Engine:
-        options, folder = self.options, self.meta.spool
-        capture = Capture(
-            options.path,
-            options.connect,
-            copy=copy,
-            emit=lambda i, changes: self.engine.emit(i, changes),  # noqa: PLW0108
-            spool=folder,
-            set_wal=options.set_wal,
-            # What is taken from the WAL is held twice for the moment of a read.
-            buffer_size=options.buffer_size // 4,
-            node_id=self.meta.node_id,
-        )
-        spool = Spool(
-            folder,
-            memory_limit=options.buffer_size // 2,
-            disk_limit=options.spool_size,
-        )
-        return Engine(
-            capture,
-            spool,
-            TableFile(self.meta.path),
-            sync_interval=options.sync_interval,
-            observer=options.observer,
-            wake=driver().wake,
-        )
-
-    def _make_line(self, replica: Replica) -> Line:
-        gate: Gate = OPEN
-        if self.leasing is not None:
-            leads = replica is self.options.replicas[0]
-            gate = LeaseGate(self.leasing, leads=leads)
-        return Line(
-            replica.display_name,
-            replica.open,
-            self.engine,
-            folder=self.meta.spool,
-            node_id=self.meta.node_id,
-            history=self.options.history.for_replica(replica),
-            observer=self.options.observer,
-            peers=lambda: [line.shop for line in self.lines],
-            gate=gate,
-        )
-
-    def _make_mirror(self, mirror: Mirror) -> MirrorWorker:
-        return MirrorWorker(
-            mirror,
-            self.options.connect,
-            database=self.options.path,
-            spool=self.engine.spool,
-            coordinator=self.engine,
-            observer=self.options.observer,
-        )
 
     def _wake_workers(self) -> None:
         for thread in self._threads:
