@@ -72,7 +72,6 @@ __all__ = [
     "grace_of",
     "kept_points",
     "level0_files",
-    "needed_files",
     "unneeded_files",
 ]
 
@@ -160,18 +159,6 @@ def kept_points(
         KeptPoint(chains.txids[i], chains.points[i].timestamp, by, keeping.reasons[i])
         for i, by in sorted(keeping.by.items())
     ]
-
-
-def needed_files(
-    files: Iterable[FileInfo], points: Iterable[KeptPoint]
-) -> set[FileInfo]:
-    """Return the files that restores of these points use, by TXID and by time.
-
-    Points that the files do not give need none.
-    """
-    chains = Chains(files)
-    found = ((chains.find(point.txid), point.by) for point in points)
-    return _needed(chains, ((index, by) for index, by in found if index is not None))
 
 
 def unneeded_files(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlitereplica.errors import StoreError
-from sqlitereplica.events import Event, Observer
+from sqlitereplica.events import Observer, Reporter
 from sqlitereplica.ltx import FileInfo
 from sqlitereplica.replicate.catalog import Catalog
 from sqlitereplica.replicate.gate import OPEN, Gate
@@ -51,7 +51,8 @@ class Shop:
         self.name, self.database = name, database
         self.catalog, self.recent, self.gate = catalog, recent, gate
         self._open_store = open_store
-        self._folder, self._observer = folder, observer
+        self._folder = folder
+        self.report = Reporter(observer, database, name)
         self._clock, self._sleep = clock, sleep
         self._stopping = threading.Event()
         self._pace = threading.local()
@@ -145,26 +146,6 @@ class Shop:
             self.catalog.remove(gone)
             if self.recent is not None:
                 self.recent.discard(gone)
-
-    def report(
-        self,
-        action: str,
-        *,
-        level: int = logging.DEBUG,
-        error: Exception | None = None,
-        **data: object,
-    ) -> None:
-        """Tell the observer."""
-        self._observer(
-            Event(
-                action=action,
-                database=self.database,
-                replica=self.name,
-                level=level,
-                error=error,
-                data=data,
-            )
-        )
 
 
 class Workshop(Shop):

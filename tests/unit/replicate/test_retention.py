@@ -9,12 +9,10 @@ from sqlitereplica.ltx import FileInfo
 from sqlitereplica.policy import Retention
 from sqlitereplica.replicate.retention import (
     Decision,
-    KeptPoint,
     Level0Files,
     due,
     kept_points,
     level0_files,
-    needed_files,
     unneeded_files,
 )
 
@@ -282,18 +280,6 @@ def test_plan_that_is_late_keeps_the_chain_that_is_not() -> None:
 
 
 # -- the pieces ------------------------------------------------------------------------------
-
-
-def test_needed_files_are_the_plans_of_the_points() -> None:
-    """A point that the files do not give needs none."""
-    files = [minutes(9, 1, 2), *every_minute(0, 3, 6), minutes(1, 3, 6)]
-    points = [KeptPoint(txid, 0, MONDAY + DAY, ("pin",)) for txid in (4, 6, 77)]
-    assert needed_files(files, points) == {
-        minutes(9, 1, 2),
-        minutes(0, 3, 3),
-        minutes(0, 4, 4),
-        minutes(1, 3, 6),
-    }
 
 
 def test_files_go_newest_first() -> None:
