@@ -24,13 +24,14 @@ from sqlitereplica.cli.control import Control
 from sqlitereplica.cli.exits import FAILED, INTERRUPTED
 from sqlitereplica.cli.folders import Folders
 from sqlitereplica.cli.heartbeat import Heartbeat
+from sqlitereplica.cli.logs import make_handler
 from sqlitereplica.cli.metrics import Metrics
-from sqlitereplica.cli.serving import serve_port, serve_socket
+from sqlitereplica.cli.serving import parse_address, serve_port, serve_socket
 from sqlitereplica.cli.units import Unit, Units, told_of
 from sqlitereplica.config import Config, DatabasePlan
 from sqlitereplica.errors import ConfigError, DatabaseStateError, SQLiteReplicaError
 
-__all__ = ["Daemon"]
+__all__ = ["Daemon", "check_settings"]
 
 logger = logging.getLogger("sqlitereplica.cli")
 
@@ -220,6 +221,17 @@ class Daemon:
 def _notes_of(error: Exception) -> list[str]:
     """What went wrong beside it."""
     return list(getattr(error, "__notes__", ()))
+
+
+def check_settings(config: Config) -> None:
+    """Raise ConfigError for what a daemon would refuse when it starts."""
+    make_handler(config.logging)
+    Heartbeat.of(config)
+    _mode_of(config.socket.permissions)
+    if config.addr:
+        parse_address(config.addr)
+    if config.exec:
+        _words_of(config.exec)
 
 
 def _mode_of(text: str) -> int:

@@ -11,7 +11,7 @@ from typing import TextIO
 from sqlitereplica.config.schema import LoggingConfig
 from sqlitereplica.errors import ConfigError
 
-__all__ = ["set_up_logging"]
+__all__ = ["make_handler", "set_up_logging"]
 
 _LEVELS = {
     "trace": logging.DEBUG,
@@ -38,6 +38,17 @@ def set_up_logging(config: LoggingConfig, level: str | None) -> None:
     Raises:
         ConfigError: a level or a type that is none.
     """
+    handler, number = make_handler(config, level)
+    logger = logging.getLogger("sqlitereplica")
+    logger.handlers[:] = [handler]
+    logger.propagate = False
+    logger.setLevel(number)
+
+
+def make_handler(
+    config: LoggingConfig, level: str | None = None
+) -> tuple[logging.Handler, int]:
+    """What is logged to, and the level; raises as ``set_up_logging``."""
     name = (level or config.level or "info").lower()
     if name not in _LEVELS:
         raise ConfigError(f"the log level {name!r} is none of {', '.join(_LEVELS)}")
@@ -45,10 +56,7 @@ def set_up_logging(config: LoggingConfig, level: str | None) -> None:
     stream = sys.stderr if config.stderr else sys.stdout
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_formatter(kind, stream, with_source=config.source))
-    logger = logging.getLogger("sqlitereplica")
-    logger.handlers[:] = [handler]
-    logger.propagate = False
-    logger.setLevel(_LEVELS[name])
+    return handler, _LEVELS[name]
 
 
 def _formatter(kind: str, stream: TextIO, *, with_source: bool) -> logging.Formatter:

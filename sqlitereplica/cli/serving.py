@@ -21,7 +21,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from sqlitereplica.errors import ConfigError
 
-__all__ = ["Reply", "Routes", "Server", "serve_port", "serve_socket"]
+__all__ = ["Reply", "Routes", "Server", "parse_address", "serve_port", "serve_socket"]
 
 logger = logging.getLogger("sqlitereplica.cli")
 
@@ -163,20 +163,26 @@ def _text_of(address: Any) -> str:
     return str(address)
 
 
+def parse_address(address: str) -> tuple[str, int]:
+    """Host and port of an ``addr``; raises ConfigError."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise ConfigError(
+            f"addr {address!r} is no address: write ':9090' or 'host:9090'"
+        )
+    return host.strip("[]"), int(port)
+
+
 def serve_port(address: str, routes: Routes) -> Server:
     """Serve on ``host:port``, or ``:port`` for every interface.
 
     Raises:
         ConfigError: it is no address, or taken.
     """
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535:
-        raise ConfigError(
-            f"addr {address!r} is no address: write ':9090' or 'host:9090'"
-        )
+    host, port = parse_address(address)
     kind = _PortServer6 if ":" in host else _PortServer
     try:
-        server = kind((host.strip("[]"), int(port)), _handler(routes))
+        server = kind((host, port), _handler(routes))
     except OSError as error:
         raise ConfigError(f"addr {address}: {error}") from error
     return Server(server)

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from typing import Any
 
 from sqlitereplica.cli.arguments import Parser, UsageError
+from sqlitereplica.cli.daemon import check_settings
 from sqlitereplica.cli.exits import PROBLEMS
 from sqlitereplica.cli.output import print_json, print_table, time_text
 from sqlitereplica.cli.target import find_target, load_config, plan_of, plans_of
@@ -192,6 +193,7 @@ def _check(arguments: argparse.Namespace) -> int:
     path = config_path(arguments.config, os.environ)
     config = load_config(arguments)
     plans = plans_of(config)
+    check_settings(config)
     notes = sorted(_ignored(config))
     if arguments.json:
         print_json(

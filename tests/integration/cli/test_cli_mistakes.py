@@ -144,6 +144,29 @@ def test_what_is_in_a_database_commands_no_terminal(cli: CommandLine) -> None:
     assert done.stderr.count("\n") == 1 and "\x1b" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("addr: 'nine'", "no address"),
+        ("heartbeat-url: ftp://x", "heartbeat-url"),
+        ("heartbeat-url: http://x\nheartbeat-interval: 1s", "a minute"),
+        ("logging: {level: loud}", "log level"),
+        ("logging: {type: xml}", "log type"),
+        ("socket: {permissions: rw}", "octal"),
+        ("exec: 'a \"b'", "-exec"),
+        ("sync-interval: 0s", "sync_interval"),
+    ],
+)
+def test_check_finds_what_the_daemon_would_refuse(
+    cli: CommandLine, text: str, words: str
+) -> None:
+    """Before it is started, by ``config check``, which starts nothing."""
+    (cli.folder / "c.yml").write_text(
+        f"dbs: [{{path: a, replica: {{path: b}}}}]\n{text}"
+    )
+    assert words in cli("config", "check", "-config", "c.yml", code=2).stderr
+
+
 def test_empty_file_that_is_open_is_not_replaced(cli: CommandLine) -> None:
     """Whoever has it open would write to a file that is no longer there."""
     with closing(sqlite3.connect(cli.folder / "new.db", isolation_level=None)) as db:
