@@ -83,7 +83,8 @@ class Replicated:
     """An ASGI application around another one, whose database is replicated while it serves.
 
     An application that has no lifespan gets one. ``scope["state"]`` has the Replicator,
-    where the server keeps a state (uvicorn and hypercorn do).
+    where the server keeps a state (uvicorn and hypercorn do). A server that has no
+    lifespans, as daphne, or uvicorn with ``--lifespan off``, starts nothing: that is logged.
 
     Example:
         >>> application = Replicated(get_asgi_application(), make)  # doctest: +SKIP
@@ -95,16 +96,28 @@ class Replicated:
         make: Callable[[], Startable],
         *,
         state: str = "replicator",
+        needs_lifespan: bool = True,
     ) -> None:
-        """Wrap ``app``; ``make`` and ``state`` are those of ``lifespan``."""
+        """Wrap ``app``; ``make`` and ``state`` are those of ``lifespan``.
+
+        ``needs_lifespan``: warn once if requests come although none has begun.
+        """
         self.app, self._make, self._state = app, make, state
+        self._is_told = not needs_lifespan
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one connection, or the life of the application."""
         if scope["type"] == "lifespan":
+            self._is_told = True
             await _Life(self.app, self._make, self._state).run(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
+            return
+        if not self._is_told:
+            self._is_told = True
+            logger.warning(
+                "this server has no ASGI lifespan, so replication is not started with it,"
+                " nor flushed at its end: use one that has, or start it otherwise"
+            )
+        await self.app(scope, receive, send)
 
 
 class _Life:

@@ -186,17 +186,36 @@ def test_flush_that_fails_is_a_shutdown_that_failed(
     assert database.made[0].status().state == "stopped"
 
 
-def test_requests_pass_unchanged(database: Database) -> None:
-    """Whatever is no lifespan is the application's own affair, and starts nothing."""
+def test_requests_pass_unchanged(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever is no lifespan is the application's own affair, and starts nothing.
+
+    A server that has none is told of, once: its operator waits for a backup.
+    """
     seen: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         seen.append((scope, receive, send))
 
     scope = {"type": "http"}
-    asyncio.run(Replicated(app, database.make)(scope, "receive", "send"))  # type: ignore[arg-type]
-    assert seen == [(scope, "receive", "send")]
+    wrapped: Any = Replicated(app, database.make)
+    for _ in range(2):
+        asyncio.run(wrapped(scope, "receive", "send"))
+    assert seen == [(scope, "receive", "send")] * 2
     assert database.made == []
+    assert caplog.text.count("no ASGI lifespan") == 1
+
+
+def test_no_lifespan_is_no_matter_where_none_is_needed(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As with Datasette's commands; and where there was one, nothing is said either."""
+    Server(served := Replicated(silent, database.make)).run()
+    quiet: Any = Replicated(silent, database.make, needs_lifespan=False)
+    for app in (served, quiet):
+        asyncio.run(app({"type": "http"}, None, None))
+    assert "no ASGI lifespan" not in caplog.text
 
 
 def test_own_lifespan_runs_inside(database: Database) -> None:

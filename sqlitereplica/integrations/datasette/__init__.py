@@ -42,7 +42,8 @@ def asgi_wrapper(datasette: Any) -> Callable[[ASGIApp], ASGIApp]:
     attached = _attached_to(datasette)
 
     def wrap(app: ASGIApp) -> ASGIApp:
-        replicated = Replicated(app, lambda: attached)
+        # Without a lifespan it is a command, such as ``datasette --get``.
+        replicated = Replicated(app, lambda: attached, needs_lifespan=False)
 
         async def follow(scope: Message, receive: Receive, send: Send) -> None:
             await attached.follow()
