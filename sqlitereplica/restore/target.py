@@ -135,7 +135,11 @@ class Target:
         old = self._old_status()
         # Never readable by more users than the database that it replaces.
         mode = mode if old is None else stat.S_IMODE(old.st_mode)
-        return Scratch(self.directory, self.name, mode)
+        try:
+            return Scratch(self.directory, self.name, mode)
+        except PermissionError as error:
+            why = "this user may not make a file in the folder"
+            raise PermissionError(error.errno, why, self.directory) from error
 
     def publish(self, scratch: Scratch) -> bool:
         """Give a finished file its name; False if ``"skip"`` finds a database there.

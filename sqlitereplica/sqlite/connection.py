@@ -21,7 +21,7 @@ __all__ = ["Connect", "SourceBusyError", "SourceConnection"]
 Connect = Callable[[str], Any]
 """Opens the database at a path as the application does."""
 
-_BUSY, _LOCKED, _CANTOPEN, _NOTADB, _CORRUPT = 5, 6, 14, 26, 11
+_BUSY, _LOCKED, _READONLY, _CANTOPEN, _NOTADB, _CORRUPT = 5, 6, 8, 14, 26, 11
 
 
 class SourceBusyError(DatabaseStateError):
@@ -157,6 +157,7 @@ def _translate(error: Exception, path: str) -> None:
         _NOTADB: "not-a-database",
         _CORRUPT: "not-a-database",
         _CANTOPEN: "cannot-open",
+        _READONLY: "cannot-open",
     }.get(code, "sqlite")
     hint = _hint(kind, path)
     raise DatabaseStateError(f"{path}: {error}{hint}", path=path, kind=kind) from error
@@ -168,8 +169,12 @@ def _hint(kind: str, path: str) -> str:
         return ". It is a folder: give the database in it"
     if kind == "not-a-database":
         return ". If it is encrypted, pass the connect= of the application"
-    if kind == "cannot-open" and not os.access(path, os.R_OK | os.W_OK):
-        return ". This user may not read and write it"
+    if kind == "cannot-open":
+        mode = os.R_OK | os.W_OK
+        if not os.access(os.path.dirname(path), mode) or not os.access(path, mode):
+            return (
+                ". This user may not write to it and its folder, which WAL mode needs"
+            )
     return ""
 
 
@@ -191,4 +196,6 @@ def _code(error: Exception) -> int | None:
         return _NOTADB
     if "unable to open" in text:
         return _CANTOPEN
+    if "readonly" in text:
+        return _READONLY
     return 1

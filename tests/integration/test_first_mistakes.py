@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -63,6 +67,54 @@ def test_what_is_no_database_is_told_with_a_hint(
         Replicator("app.db", "backup") as replicator,
     ):
         replicator.sync(timeout=60)
+
+
+PROGRAM = """
+import sys
+from sqlitereplica import DatabaseStateError, Replicator, restore
+
+try:
+    with Replicator("closed/app.db", "other", meta_path="meta") as replicator:
+        replicator.sync(timeout=60)
+except DatabaseStateError as error:
+    print(error.kind, error)
+try:
+    restore("backup", "closed/copy.db")
+except PermissionError as error:
+    print(error.filename, error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the rights of root are Linux's")
+def test_folder_that_may_not_be_written_is_told(folder: Path) -> None:
+    """Capture needs it for the WAL, a restore for its file."""
+    (folder / "closed").mkdir()
+    database = folder / "closed/app.db"
+    with closing(sqlite3.connect(database)) as db:
+        db.execute("pragma journal_mode=wal")
+        db.execute("create table t(x)")
+    with Replicator(database, "backup") as replicator:
+        replicator.sync(timeout=60)
+    shutil.rmtree(folder / "closed/.app.db-sqlitereplica")
+    command = [sys.executable, "-c", PROGRAM]
+    if os.geteuid() == 0:  # root may write everywhere, unless it gives that up
+        rights = "-dac_override,-dac_read_search"
+        drop = ["setpriv", f"--bounding-set={rights}", f"--inh-caps={rights}"]
+        if shutil.which("setpriv") is None:
+            pytest.skip("root cannot give up its rights here")
+        command = [*drop, *command]
+    database.chmod(0o444)
+    database.parent.chmod(0o555)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    finally:
+        database.parent.chmod(0o755)
+    if done.returncode and done.stderr.startswith("setpriv"):
+        pytest.skip("root cannot give up its rights here")
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.splitlines()
+    assert first.startswith("cannot-open ") and "WAL mode needs" in first
+    assert second.startswith(f"{folder}/closed ") and ".tmp" not in second
 
 
 def test_database_in_another_journal_mode_is_switched(folder: Path) -> None:
