@@ -162,7 +162,9 @@ def replica_values(
     names = [v.display_name for v in values]
     for name in names:
         if names.count(name) > 1:
-            raise ValueError(f"replicas names {name} twice")
+            raise ValueError(
+                f"replicas names {name} twice: if they are two places, give one a name="
+            )
     return (
         tuple(v for v in values if isinstance(v, Replica)),
         tuple(v for v in values if isinstance(v, Mirror)),
