@@ -119,24 +119,30 @@ class Daemon:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
                 signal.signal(number, self._on_signal)
         failed: list[SQLiteReplicaError] = []
+        code = 0
         with ExitStack() as stack:
             stack.callback(lambda: failed.extend(self._folders.stop_all()))
             stack.callback(lambda: failed.extend(self._units.stop_all()))
-            for unit in self._units:
-                if self._stopping.is_set():
-                    return 0
-                self._begin(unit)
-            for group in self._folders:
-                if self._stopping.is_set():
-                    return 0
-                self._folders.start(group)
-            self._serve(stack)
-            if words:
-                self._start_child(words)
-            code = self._wait()
+            if self._begin_all():
+                self._serve(stack)
+                if words:
+                    self._start_child(words)
+                code = self._wait()
         if failed and not code:
             code = FAILED
         return code
+
+    def _begin_all(self) -> bool:
+        """Start all; False if the end has come before."""
+        for unit in self._units:
+            if self._stopping.is_set():
+                return False
+            self._begin(unit)
+        for group in self._folders:
+            if self._stopping.is_set():
+                return False
+            self._folders.start(group)
+        return True
 
     def _begin(self, unit: Unit) -> None:
         self._prepare(unit)
