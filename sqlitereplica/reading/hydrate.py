@@ -110,13 +110,13 @@ class Hydration:
         except _StoppedError:
             self.state = "failed"
         except (SQLiteReplicaError, OSError) as error:
-            self.state = "failed"
             logger.warning(
                 "%s: no local copy was made, it is read in place: %s",
                 self._store.name,
                 error,
                 extra={"action": "read-hydrate", "replica": self._store.name},
             )
+            self.state = "failed"
 
 
 class _StoppedError(Exception):

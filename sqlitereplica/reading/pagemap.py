@@ -141,6 +141,20 @@ class PageMap:
         """Whether it is the page that SQLite never uses and no file has."""
         return pgno == lock_pgno(self.page_size)
 
+    def is_same_state(self, other: PageMap) -> bool:
+        """Whether another map can be of the same state, as far as headers tell.
+
+        After the same transaction of another history the checksum of the database is
+        another one; where it is not known (Litestream) at most the size tells.
+        """
+        a, b = self.header, other.header
+        sums = {a.post_checksum, b.post_checksum} - {0}
+        return len(sums) < 2 and (a.max_txid, a.page_size, a.commit) == (
+            b.max_txid,
+            b.page_size,
+            b.commit,
+        )
+
     def owner(self, pgno: int) -> Source:
         """Return what has a page of 1..commit.
 

@@ -14,7 +14,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 
-from sqlitereplica.errors import NotRestorableError, PosMismatchError, StoreError
+from sqlitereplica.errors import (
+    InvalidFileError,
+    NotRestorableError,
+    PosMismatchError,
+    StoreError,
+)
 from sqlitereplica.ltx import FileInfo
 from sqlitereplica.reading.hydrate import LocalCopy
 from sqlitereplica.reading.pagemap import PageMap, Part
@@ -121,8 +126,11 @@ class Planner:
         """
         try:
             return self._further(current)
-        except PosMismatchError:
-            # The files do not lead on from what we have: it is another history by now.
+        except (PosMismatchError, InvalidFileError) as error:
+            if isinstance(error, InvalidFileError) and error.kind != "page-size":
+                raise
+            # The files do not lead on from what we have: it is another history by now, or
+            # the database was made anew with other pages, which begins with a snapshot.
             self._parts.clear()
             self.copy = None
             return self.settle(Wanted())

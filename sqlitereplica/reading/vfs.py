@@ -59,6 +59,11 @@ class ReplicaVFS(apsw.VFS):
         self, name: str | apsw.URIFilename | None, flags: list[int]
     ) -> apsw.VFSFile:
         """Open a replica, or a temporary file on the disk."""
+        if flags[0] & apsw.SQLITE_OPEN_SUPER_JOURNAL:
+            raise apsw.CantOpenError(
+                "a connection to a replica writes to one database in a transaction: open"
+                " one of them instead, and attach the replica to it (replica_uri)"
+            )
         if not flags[0] & apsw.SQLITE_OPEN_MAIN_DB:
             return apsw.VFSFile("", name, flags)
         parameters = {}

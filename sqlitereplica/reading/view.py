@@ -50,6 +50,10 @@ __all__ = ["View"]
 logger = logging.getLogger(__name__)
 
 _THREADS = 8
+_LONG = 1.0
+_PATIENCE = 10
+"""What is cached can be read while the replica cannot be: most of the time, not between two
+looks that take long to fail."""
 _MOST_RETRIES = 4
 
 _FAILED = (StoreError, NotRestorableError, InvalidFileError, PosMismatchError)
@@ -91,7 +95,8 @@ class View:
         self._pages = Pages(get, self._pool, self._cache, reach)
         self._planner = Planner(store, get, self._pool, self._pages)
         self.hydration: Hydration | None = None
-        self._is_adopted = False
+        self._is_adopted = self._is_lost = False
+        self._again = 0.0
         try:
             self.map = self._planner.settle(wanted)
         except BaseException:
@@ -126,17 +131,30 @@ class View:
     def look(self) -> None:
         """Move on to the newest state if it is time to look, and none is being read.
 
-        If the replica cannot be read the state stays; ``seen`` tells for how long.
+        If the replica cannot be read the state stays; ``seen`` tells for how long. After a
+        look that took long to fail there is no other for ten times as long.
         """
-        due = self._refresh is not None and self._clock() - self.seen >= self._refresh
-        if self._in_transaction or self.is_fixed or not due:
+        if self._in_transaction or self.is_fixed or not self._is_due():
             return
+        begun = self._clock()
         try:
-            self._move(self._planner.newest(self.map))
+            self._move(self._newest())
         except (*_FAILED, DamagedFileError) as error:
             self._warn("stale", f"reading stays at transaction {self.map.txid}", error)
+            took = self._clock() - begun
+            if took > _LONG:
+                self._again = self._clock() + _PATIENCE * took
         else:
             self.seen = self._clock()
+
+    def _is_due(self) -> bool:
+        now, refresh = self._clock(), self._refresh or 0.0
+        return self._is_lost or (now - self.seen >= refresh and now >= self._again)
+
+    def _newest(self) -> PageMap:
+        if self._is_lost:
+            return self._planner.settle(Wanted())
+        return self._planner.newest(self.map)
 
     def hydrate(self, path: str | os.PathLike[str] | None) -> None:
         """Begin to make a local copy of the state, to read from that later on."""
@@ -150,7 +168,7 @@ class View:
         self._is_adopted = True
         self._planner.copy = copy
         try:
-            self.map = self._planner.settle(Wanted(txid=self.map.txid))
+            self.map = self._remade()
         except (*_FAILED, DamagedFileError) as error:
             self._warn("hydrate", "the local copy is not used yet", error)
 
@@ -182,6 +200,7 @@ class View:
         logger.warning("%s: %s: %s", name, what, why, extra=extra)
 
     def _move(self, found: PageMap) -> None:
+        self._is_lost = False
         if found is not self.map:
             self.map = found
             self.moves += 1
@@ -229,7 +248,7 @@ class View:
         )
         self._pages.forget()
         try:
-            self.map = self._planner.settle(Wanted(txid=txid))
+            self.map = self._remade()
         except NotRestorableError as gone:
             raise NotRestorableError(
                 f"transaction {txid}, which is being read, went away with its files:"
@@ -239,6 +258,17 @@ class View:
                 before=gone.before,
                 after=gone.after,
             ) from error
+
+    def _remade(self) -> PageMap:
+        """The same state, made of the files that there are now; raises as ``settle``."""
+        found = self._planner.settle(Wanted(txid=self.map.txid))
+        if not self.map.is_same_state(found):
+            self._is_lost = True  # and what is newest now does not lead on from it
+            raise NotRestorableError(
+                f"transaction {found.txid} is one of another history by now",
+                kind="txid",
+            )
+        return found
 
     def _avoid(self, part: object, error: InvalidFileError) -> None:
         """Put the same state together without a damaged file, or raise the error."""

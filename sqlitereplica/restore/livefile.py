@@ -8,15 +8,18 @@ next we do what SQLite does, in its order:
 2. Read the old content of the pages that will change or be cut off, into a journal in
    SQLite's format under another name. Compute the checksum of the database as it will be
    and compare it with the one that was replicated: nothing is touched if it is another.
-3. Note the next state beside the file (``held.py``). Sync the journal, give it the name by
-   which SQLite knows it, sync the folder.
+3. Sync the journal, give it the name by which SQLite knows it, sync the folder. Then note the
+   next state beside the file (``held.py``).
 4. Write the pages, cut or extend the file, sync it.
 5. Delete the journal: that is the commit. ``ROLLBACK`` ends the lock.
 
 Invariants. Killed before 3, nothing has happened. Killed after it and before 5, the journal
 is hot and whoever opens the file next, we or a reader, puts the old state back. The
 journal gets its name only when all of it is on disk, so that no power loss shows half of
-it. Whatever fails in 4 is left to that very mechanism; a sync that failed is not tried again.
+it. A power loss may also bring back the journal of the step before, which is deleted without
+a sync, until the folder is synced in 3: only then the note on the state before that one is
+overwritten. Whatever fails in 4 is left to that very mechanism; a sync that failed is not
+tried again.
 
 Readers notice: page 1 has another change counter after each step. They are waited for, not
 stopped: SQLite's lock that keeps new ones out while the present ones finish is held for a
@@ -306,12 +309,12 @@ class LiveFile:
         temporary = journal + ".tmp"
         try:
             following = change.save(temporary, source, os.fstat(self._fd))
-            self._notes.note(following)
             os.rename(temporary, journal)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
         sync_directory(os.path.dirname(self.path))
+        self._notes.note(following)
         change.write(self._fd)
         os.unlink(journal)
         self._notes.arrived()

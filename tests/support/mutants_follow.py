@@ -34,6 +34,16 @@ FOLLOW_MUTANTS = (
         KILLED,
     ),
     Mutant(
+        "followed file: a note is overwritten that a power failure may need again",
+        "restore/livefile.py",
+        "        sync_directory(os.path.dirname(self.path))\n"
+        "        self._notes.note(following)\n",
+        "        self._notes.note(following)\n"
+        "        sync_directory(os.path.dirname(self.path))\n",
+        LIVE
+        + "test_journal_that_comes_back_after_a_power_failure_finds_its_state_noted",
+    ),
+    Mutant(
         "followed file: readers are not told to drop their caches",
         "restore/livefile.py",
         "self._counter = _after(old.counter)",

@@ -28,6 +28,13 @@ READING_MUTANTS = (
         VIEW + "test_transaction_keeps_its_state_and_the_next_has_the_newest",
     ),
     Mutant(
+        "a transaction goes on with pages of another history",
+        "reading/view.py",
+        "        if not self.map.is_same_state(found):\n",
+        "        if False:\n",
+        VIEW + "test_other_history_is_not_mixed_into_a_transaction",
+    ),
+    Mutant(
         "SQLite is not told that the state moved",
         "reading/file.py",
         "    counter = (moves + 1 & 0xFFFFFFFF)",

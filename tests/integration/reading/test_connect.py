@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,14 @@ from support.reading import masked, rows
 from support.recording import START, Recording
 from support.troubled import TroubledStore
 
-from sqlitereplica import NotRestorableError, Replica, StoreError, connect, replica_uri
+from sqlitereplica import (
+    NotRestorableError,
+    Replica,
+    Replicator,
+    StoreError,
+    connect,
+    replica_uri,
+)
 from sqlitereplica.store import LTXStore
 
 
@@ -232,6 +240,66 @@ def test_other_databases_can_be_beside_it(recording: Recording, tmp_path: Path) 
     for path, table in ((local, "x"), (copy, "t")):
         with closing(apsw.Connection(str(path))) as connection:
             assert rows(connection, f"SELECT count(*) FROM {table}") == [(1500,)]
+
+
+def test_two_local_databases_are_not_written_in_one_transaction(
+    recording: Recording, tmp_path: Path
+) -> None:
+    """What would hold the two together, a super-journal, belongs beside the main database."""
+    vfs = apsw.vfs_names()[0]
+    with closing(connect(tmp_path / "replica")) as connection:
+        for name in "ab":
+            path = tmp_path / f"{name}.db"
+            connection.execute(f"ATTACH 'file:{path}?vfs={vfs}' AS {name}")
+            connection.execute(f"CREATE TABLE {name}.x(y)")
+        before = sorted(os.listdir(tmp_path))
+        connection.execute("BEGIN; INSERT INTO a.x VALUES (1)")
+        connection.execute("INSERT INTO b.x VALUES (1)")
+        with pytest.raises(apsw.CantOpenError, match="one database in a transaction"):
+            connection.execute("COMMIT")
+        for name in "ab":
+            assert rows(connection, f"SELECT count(*) FROM {name}.x") == [(0,)]
+            connection.execute(f"INSERT INTO {name}.x VALUES (1)")
+        assert sorted(os.listdir(tmp_path)) == before
+
+
+@pytest.mark.parametrize("page_size", [512, 8192])
+def test_page_size_may_change_under_a_connection(
+    tmp_path: Path, page_size: int
+) -> None:
+    """Who changes it begins anew with a snapshot, and an open connection goes on there."""
+    path, replica = tmp_path / "app.db", tmp_path / "replica"
+    with closing(sqlite3.connect(path, isolation_level=None)) as app:
+        app.execute("PRAGMA journal_mode = WAL")
+        app.execute("CREATE TABLE t AS SELECT randomblob(700) AS b")
+        with Replicator(path, [replica]) as replicator:
+            replicator.sync()
+        with closing(connect(replica, refresh=0)) as connection:
+            assert rows(connection, "SELECT count(*) FROM t") == [(1,)]
+            app.execute("PRAGMA journal_mode = DELETE")
+            app.execute(f"PRAGMA page_size = {page_size}")
+            app.execute("VACUUM")
+            app.execute("PRAGMA journal_mode = WAL")
+            app.execute("INSERT INTO t SELECT randomblob(700) FROM t")
+            with Replicator(path, [replica]) as replicator:
+                replicator.sync()
+            assert rows(connection, "SELECT count(*) FROM t") == [(2,)]
+            assert rows(connection, "PRAGMA page_size") == [(page_size,)]
+            assert rows(connection, "PRAGMA integrity_check") == [("ok",)]
+
+
+def test_data_version_tells_that_the_state_moved(
+    recording: Recording, tmp_path: Path
+) -> None:
+    """The pragma by which applications find out whether to look again."""
+    with closing(connect(tmp_path / "replica", refresh=0)) as connection:
+        versions = []
+        for _ in range(2):
+            for _ in range(2):
+                rows(connection, "SELECT count(*) FROM t")
+                versions += rows(connection, "PRAGMA data_version")
+            recording.commit("UPDATE t SET b = 1 WHERE id = 1")
+        assert versions[0] == versions[1] != versions[2] == versions[3]
 
 
 def test_errors_of_the_store_come_out_as_they_are(

@@ -327,6 +327,54 @@ def test_other_history_is_planned_anew(
         assert pages_of(view) == other.images[9]
 
 
+def test_store_that_takes_long_to_fail_does_not_hold_up_every_transaction(
+    recorded: Recording, store: TroubledStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in the cache is read meanwhile; the age of the state is told."""
+    arrange(recorded, store, ALL[:3])
+    clock = Clock()
+
+    def fail(level: int, **options: object) -> list[FileInfo]:
+        clock.now += 5
+        raise StoreError("no answer", operation="list")
+
+    with closing(open_view(store, refresh=1, clock=clock)) as view:
+        first = view.read(1)
+        arrange(recorded, store, ALL[3:])
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "list_level", fail)
+            begun = clock.now
+            for _ in range(100):
+                clock.now += 0.5
+                view.begin()
+                assert view.read(1) == first
+                view.end()
+            assert clock.now - begun <= 50 + 2 * 5
+        assert view.map.txid == 3 and view.lag > 50
+        clock.now += 50
+        view.begin()
+        assert view.map.txid == 9
+
+
+def test_other_history_is_not_mixed_into_a_transaction(
+    recorded: Recording, store: TroubledStore, tmp_path: Path
+) -> None:
+    """It ends with the same transaction, and its files are others."""
+    arrange(recorded, store, ALL)
+    other = record(tmp_path, "other")
+    with closing(open_view(store, cache_size=512)) as view:
+        view.begin()
+        assert pages_of(view) == recorded.images[9]
+        store.delete(store.list_all())
+        arrange(other, store, [(1, 1, 9)])
+        for pgno in (2, 3):
+            with pytest.raises(NotRestorableError, match="went away"):
+                view.read(pgno)
+        view.end()
+        view.begin()
+        assert pages_of(view) == other.images[9]
+
+
 @pytest.mark.parametrize("how", ["whole", "checksums"])
 @pytest.mark.parametrize("seed", range(4))
 def test_damage_anywhere_never_gives_wrong_pages(

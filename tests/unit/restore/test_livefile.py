@@ -18,6 +18,7 @@ from sqlitereplica.errors import (
     DatabaseStateError,
     InvalidFileError,
 )
+from sqlitereplica.restore import livefile
 from sqlitereplica.restore.held import Goal, Held, HeldFile, cookie_of, head_of
 from sqlitereplica.restore.livefile import LiveFile
 from sqlitereplica.restore.pages import Gathered
@@ -280,6 +281,46 @@ def test_failure_of_the_disk_leaves_the_old_state(
                 state = reader.execute("pragma integrity_check").fetchone()
                 assert state == ("ok",)
             assert file.is_as_held()
+
+
+def test_journal_that_comes_back_after_a_power_failure_finds_its_state_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That a journal is gone is on disk when the next one's name is, and not before."""
+    path, journal = tmp_path / "f.db", tmp_path / "f.db-journal"
+    notes = path.with_name(f".{path.name}.held")
+    first, second, third, *_ = images_of(tmp_path / "s.db")
+    begin(path, first)
+    kept = b""
+    unlink = os.unlink
+
+    def keep(name: str) -> None:
+        nonlocal kept
+        kept = Path(name).read_bytes()
+        unlink(name)
+
+    def fail(folder: str) -> None:
+        nonlocal noted
+        noted = notes.read_bytes()
+        raise InjectedError(errno.EIO, "the power fails")
+
+    noted = b""
+    with closing(open_file(path)) as file:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "unlink", keep)
+            file.apply(Changed(first, second), second.goal)
+        with monkeypatch.context() as patched:
+            patched.setattr(livefile, "sync_directory", fail)
+            with suppress(InjectedError):
+                file.apply(Changed(second, third), third.goal)
+    assert kept and noted and not journal.exists()
+    journal.write_bytes(kept)
+    notes.write_bytes(noted)
+    with closing(open_file(path)) as file:
+        assert file.held is not None and file.held.txid == first.goal.txid
+        file.apply(Changed(first, third), third.goal)
+    with closing(sqlite3.connect(path)) as reader:
+        assert reader.execute("pragma integrity_check").fetchone() == ("ok",)
 
 
 def test_lock_page_is_never_written(tmp_path: Path) -> None:
