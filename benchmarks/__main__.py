@@ -18,7 +18,7 @@ import sqlitereplica
 from benchmarks.context import Context
 from benchmarks.report import Row, table, write_json
 from benchmarks.systems import SYSTEMS
-from benchmarks.workloads import WORKLOADS
+from benchmarks.workloads import GROUPS, WORKLOADS
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -43,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     add = parser.add_argument
-    add("workloads", nargs="*", help=f"of {', '.join(WORKLOADS)}; default all")
+    names = [*WORKLOADS, *GROUPS]
+    add("workloads", nargs="*", help=f"of {', '.join(names)}; default all")
     add("--json", type=Path, help="write every figure to this file")
     add("--size", type=float, default=256, help="MiB of the large database")
     add("--seconds", type=float, default=5, help="how long writers write")
@@ -53,11 +54,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--systems", default="none,litestream,ours", help="comma-separated")
     add("--folder", type=Path, help="where data go; default the temporary folder")
     args = parser.parse_args(arguments)
-    args.workloads = args.workloads or list(WORKLOADS)
-    args.systems = args.systems.split(",")
     for name in args.workloads:
-        if name not in WORKLOADS:
-            parser.error(f"no workload {name!r}: choose of {', '.join(WORKLOADS)}")
+        if name not in names:
+            parser.error(f"no workload {name!r}: choose of {', '.join(names)}")
+    asked = args.workloads or WORKLOADS
+    args.workloads = [w for name in asked for w in GROUPS.get(name, (name,))]
+    args.systems = args.systems.split(",")
     return args
 
 

@@ -67,7 +67,25 @@ def _ratio(value: float | None, base: float | None) -> str:
     return f"{value / base:.2f}" if value is not None and base else "–"
 
 
+def _with_ratios(by_system: Mapping[str, float]) -> Mapping[str, float]:
+    """One figure of all systems, and ours as a multiple of each other's."""
+    ours = by_system.get("ours")
+    return dict(by_system) | {
+        f"ours/{name}": ours / value
+        for name, value in by_system.items()
+        if name != "ours" and ours is not None and value
+    }
+
+
 def write_json(path: Path, rows: Iterable[Row], about: Mapping[str, object]) -> None:
-    """All rows, and what was measured with what."""
-    data = {"about": about, "rows": [asdict(row) for row in rows]}
+    """All rows, medians with ratios, and what was measured with what."""
+    rows = list(rows)
+    data = {
+        "about": about,
+        "medians": {
+            case: {name: _with_ratios(found) for name, found in figures.items()}
+            for case, figures in medians(rows).items()
+        },
+        "rows": [asdict(row) for row in rows],
+    }
     path.write_text(json.dumps(data, indent=1) + "\n")

@@ -26,6 +26,9 @@ from benchmarks.workloads import (
 Workload = Callable[[System, Context], Mapping[str, Figures]]
 """Measures a system once; figures by case. A case that does not apply is left out."""
 
+GROUPS: Mapping[str, tuple[str, ...]] = {"readers": ("reading", "follow")}
+"""Workloads that answer one question together."""
+
 WORKLOADS: Mapping[str, Workload] = {
     "commits": commits.measure,
     "lag": lag.measure,

@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks import databases
 from benchmarks.context import Context, Figures, Writer
 from benchmarks.measure import wait_for
-from benchmarks.systems import SYSTEMS, System
+from benchmarks.systems import SYSTEMS, Running, System
 from benchmarks.workloads.lag import RATE, figures_of, lags_of
 
 _SYNC, _LOOK = 0.1, 0.1
@@ -49,6 +49,7 @@ def _follow(system: System, context: Context, where: str) -> Figures:
             with system.follow(replica, copy, _LOOK) as follower:
                 wait_for(lambda: copy.exists() or None, _CATCH_UP)
                 follower.forget_peak()
+                idle = _idle(follower, context, where)
                 cpu = follower.cpu()
                 seen, result, times = _write(context, database, copy)
                 cpu = follower.cpu() - cpu
@@ -58,7 +59,21 @@ def _follow(system: System, context: Context, where: str) -> Figures:
         **figures_of(lags),
         "cpu_percent": 100 * cpu / result["wall"],
         "rss_mb": rss,
+        **idle,
     }
+
+
+def _idle(follower: Running, context: Context, where: str) -> Figures:
+    """What looks cost that find nothing new."""
+    time.sleep(context.settle)
+    asked = context.remote.requests if where == "s3" else 0
+    cpu, begun = follower.cpu(), time.perf_counter()
+    time.sleep(context.seconds)
+    took = time.perf_counter() - begun
+    figures = {"idle_cpu_percent": 100 * (follower.cpu() - cpu) / took}
+    if where == "s3":
+        figures["idle_requests_per_s"] = (context.remote.requests - asked) / took
+    return figures
 
 
 def _write(
