@@ -31,7 +31,7 @@ def write_small(
     head, padding = databases.MAGIC, databases.PADDING
     begun, cpu = clock(), time.process_time()
     end = begun + args.seconds
-    while (now := clock()) < end:
+    while (now := clock()) < end or not took:
         if args.rate:
             due = begun + len(took) / args.rate
             if due > now:
