@@ -173,7 +173,7 @@ class Branch:
             callback.set_size(total - here)
         opened: list[BranchFile] = []
         with closing(self._open(_vfs().expect(self._open_view, opened))) as connection:
-            connection.set_busy_timeout(5000)
+            connection.set_busy_timeout(60_000)  # a busy writer leaves little room
             # What a crash left is put right by SQLite first.
             connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
             for file in opened:
