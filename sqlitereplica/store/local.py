@@ -17,6 +17,7 @@ import os
 import secrets
 import stat
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,9 @@ def prepare(folder: Path, root: Path, mode: int = 0o777) -> None:
     for parent in (folder, *folder.parents):
         _sync(parent)
         if parent == root:
-            return
+            break
+    with suppress(PermissionError):  # whose name is there was not made by us, then
+        _sync(root.parent)
 
 
 def list_folder(folder: str, first: str = "") -> list[dict[str, Any]]:

@@ -90,6 +90,15 @@ def test_file_and_all_new_folders_are_brought_to_disk(
     assert fsyncs.folders[-1] == path.parent
 
 
+def test_folders_that_a_killed_process_made_are_brought_to_disk(
+    store: LTXStore, root: Path, fsyncs: Fsyncs
+) -> None:
+    """Their names are in the folders above, that of the replica in the one above it."""
+    (root / "ltx" / "0").mkdir(parents=True)
+    put(store)
+    assert {root.parent, root, root / "ltx"} <= set(fsyncs.folders)
+
+
 def test_folder_is_fsynced_for_each_file(store: LTXStore, fsyncs: Fsyncs) -> None:
     """One fsync for the file and one for its name, no more."""
     path = put(store)
