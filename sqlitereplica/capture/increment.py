@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -124,12 +124,13 @@ class Increment:
             self.body, self._file_size = path, _on_disk(len(data))
 
     def discard(self) -> None:
-        """Drop the body, everywhere."""
+        """Drop the body, everywhere; files that cannot be deleted go at the next start."""
         with self._lock:
             body, self.body = self.body, None
         if isinstance(body, Path):
-            for path in (body, *body.parent.glob(f"{body.stem}.*.ltx")):
-                path.unlink(missing_ok=True)
+            with suppress(OSError):
+                for path in (body, *body.parent.glob(f"{body.stem}.*.ltx")):
+                    path.unlink(missing_ok=True)
 
 
 def _on_disk(size: int) -> int:

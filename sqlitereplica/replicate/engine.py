@@ -318,10 +318,10 @@ class Engine:
         try:
             self.capture.detach()
         finally:
-            self.tables.close()
-            self.spool.clear()
-            for worker in self.workers:
+            for worker in self.workers:  # first: who is not told would wait for ever
                 worker.fall_behind(None)
+            self.spool.clear()
+            self.tables.close()
             self.wake_workers()
 
     def close(self) -> None:

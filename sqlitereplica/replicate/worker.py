@@ -20,6 +20,7 @@ import random
 import time
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from sqlitereplica.capture import (
@@ -388,4 +389,5 @@ class ReplicaWorker(AnyWorker):
 
 def _discard(data: bytes | Path) -> None:
     if isinstance(data, Path):
-        data.unlink(missing_ok=True)
+        with suppress(OSError):  # it goes at the next start
+            data.unlink(missing_ok=True)

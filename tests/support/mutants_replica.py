@@ -24,6 +24,14 @@ DECODER = "tests/unit/ltx/test_ltx_decoder.py"
 
 REPLICA_MUTANTS = (
     Mutant(
+        "a file that cannot be deleted keeps replicas from being told",
+        "capture/increment.py",
+        "            with suppress(OSError):\n                for path in",
+        "            with suppress(KeyError):\n                for path in",
+        "tests/integration/engine/test_engine_source.py"
+        "::test_file_that_cannot_be_deleted_takes_no_replica_out_for_good",
+    ),
+    Mutant(
         "a store that another wrote to meanwhile is taken for the one that was left",
         "replicate/worker.py",
         "        if not is_as_left or position.node_id != self._node_id:\n",

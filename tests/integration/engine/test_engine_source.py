@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support.capturing import digest, make_database, serialized
 from support.stepping import FakeClock
-from support.told import MakeStepped, ToldStore, fill, level0, restored
+from support.told import AWAY, MakeStepped, ToldStore, fill, level0, restored
 
 from sqlitereplica import DatabaseStateError
 from sqlitereplica.capture import Capture
@@ -367,3 +367,33 @@ def test_idle_database_causes_no_request_and_no_write(
         stepped.step()
     assert dict(store.requests) == requests
     assert (digest(serialized(path)), os.stat(f"{path}-wal").st_mtime_ns) == before
+
+
+def test_file_that_cannot_be_deleted_takes_no_replica_out_for_good(
+    db: sqlite3.Connection,
+    store: ToldStore,
+    make: MakeStepped,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The disk of the spool refuses it just when the database is let go."""
+    stepped = make(buffer_size=1 << 20)
+    fill(db, 10)
+    assert stepped.durable()
+    store.error = AWAY
+    for _ in range(30):
+        db.execute("update t set v = randomblob(60000)")
+        stepped.clock.advance(1.1)
+        stepped.step()
+    assert list((stepped.meta / "spool").iterdir())
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EROFS, "read-only", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        stepped.engine.fail(RuntimeError("told to"))
+    store.error = None
+    stepped.clock.advance(1000)
+    assert stepped.durable()
+    assert restored(store, tmp_path) == digest(serialized(stepped.path))
