@@ -303,7 +303,12 @@ ENDINGS = {
     "the last line": ("", 0),
     "sys.exit": ("sys.exit(3)", 3),
     "an exception": ("raise RuntimeError('mine')", 1),
-    "an interrupt": ("signal.raise_signal(signal.SIGINT)", -2),
+    # A shell lets what it runs in the background ignore this signal, and that is inherited.
+    "an interrupt": (
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "signal.raise_signal(signal.SIGINT)",
+        -2,
+    ),
 }
 
 
