@@ -252,7 +252,7 @@ def hurt(store: TroubledStore) -> VerifyReport:
     """The report on a replica with a damaged file, of a name that is no HTML."""
     [file] = [f for f in store.list_all() if f.min_txid == 9]
     overwrite(store, file, b"<b>" * 50)
-    store.name = "memory://<replica>"
+    store.name = store.label = "memory://<replica>"
     return verify(store)
 
 

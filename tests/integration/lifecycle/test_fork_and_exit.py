@@ -306,7 +306,7 @@ ENDINGS = {
     # A shell lets what it runs in the background ignore this signal, and that is inherited.
     "an interrupt": (
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "signal.raise_signal(signal.SIGINT)",
+        + "signal.raise_signal(signal.SIGINT)",
         -2,
     ),
 }
