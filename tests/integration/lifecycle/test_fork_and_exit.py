@@ -299,16 +299,17 @@ r.stop()
 # -- the end of the process --------------------------------------------------------------
 
 
+# A shell lets what it runs in the background ignore this signal, and that is inherited.
+INTERRUPT = """
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.raise_signal(signal.SIGINT)
+"""
+
 ENDINGS = {
     "the last line": ("", 0),
     "sys.exit": ("sys.exit(3)", 3),
     "an exception": ("raise RuntimeError('mine')", 1),
-    # A shell lets what it runs in the background ignore this signal, and that is inherited.
-    "an interrupt": (
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        + "signal.raise_signal(signal.SIGINT)",
-        -2,
-    ),
+    "an interrupt": (INTERRUPT, -2),
 }
 
 
