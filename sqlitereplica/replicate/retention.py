@@ -33,7 +33,8 @@ says nothing about other points, but its own point stays.
 Beyond the points these stay:
 
 * the newest file of each level: there compaction goes on, Litestream takes over, and we
-  read our position. Without it an idle replica would be compacted anew after each deletion;
+  read our position. Without it an idle replica would be compacted anew after each deletion.
+  With it what leads to where it ends: alone it would look like what is left of a loss;
 * increments that lead from the start of the window to the newest state without a hole,
   also where a snapshot would do: for followers, and as inputs of compactions to come;
 * in the window, files beyond a gap that a snapshot bridged: it may be healed yet;
@@ -178,7 +179,8 @@ def unneeded_files(
     window = now - policy.window_ms
     points = _choose(chains, policy, now, pins).by
     kept = _needed(chains, points.items())
-    kept |= _newest_of_levels(chains.files)
+    newest = _newest_of_levels(chains.files)
+    kept |= newest | _leading_to(newest, chains)
     before = _newest_before(chains.points, window)
     kept |= set(chains.increments_from(before if before >= 0 else min(points)))
     kept |= _may_be_healed(chains, window, pins)
@@ -214,18 +216,14 @@ def due(
     since = {file: doomed.get(file, clock) for file in unneeded}
     grace = policy.grace_seconds
     expired = [f for f in unneeded if clock - since[f] >= grace_of(f, grace)]
-    held = _leading_to(set(unneeded).difference(expired), listed) if expired else set()
+    waiting = set(unneeded).difference(expired)
+    held = _leading_to(waiting, Chains(listed)) if expired and waiting else set()
     return Decision(tuple(f for f in expired if f not in held), since)
 
 
-def _leading_to(
-    waiting: Collection[FileInfo], listed: Iterable[FileInfo]
-) -> set[FileInfo]:
+def _leading_to(files: Iterable[FileInfo], chains: Chains) -> set[FileInfo]:
     """Return the files of the plans that lead to where some others end."""
-    if not waiting:
-        return set()
-    chains = Chains(listed)
-    found = (chains.find(file.max_txid) for file in waiting)
+    found = (chains.find(file.max_txid) for file in files)
     return _needed(chains, ((i, _END_OF_TIME) for i in found if i is not None))
 
 

@@ -115,6 +115,17 @@ def test_newest_of_each_level_stays() -> None:
     assert left(files, policy, 99 * DAY) == [f for f in files if f != minutes(0, 8, 8)]
 
 
+def test_what_leads_to_the_newest_of_a_level_stays_with_it() -> None:
+    """Alone, between snapshots that stay, it would look like what is left of a loss."""
+    weekly = minutes(9, 1, 13)
+    hours = [minutes(3, 14, 25), minutes(3, 26, 37)]
+    files = [weekly, *hours, minutes(9, 1, 40), minutes(0, 41, 41)]
+    policy = Retention(window=0, fine=0, weekly=2)
+    now = 9 * DAY  # the week of the first snapshot and the week after
+    files = [replace(f, timestamp=f.timestamp + (f.max_txid > 37) * now) for f in files]
+    assert left(files, policy, now + HOUR) == files
+
+
 def test_newest_state_and_newest_snapshot_stay_whatever_their_age() -> None:
     """An idle database loses nothing."""
     files = [minutes(9, 1, 3), minutes(9, 1, 5), minutes(1, 6, 7), minutes(0, 7, 7)]
