@@ -30,7 +30,7 @@ from sqlitereplica.sqlite import SourceDatabase, WalIndex, last_frames, split
 
 __all__ = ["View", "ViewEndedError"]
 
-_READ_BYTES = 131072
+_READ_BYTES = 1 << 18
 
 
 class ViewEndedError(DatabaseStateError):
