@@ -158,7 +158,7 @@ def header_for(state: State, txid: int, min_txid: int, pre_checksum: int) -> Hea
     )
 
 
-def write_ltx(path: Path, header: Header, pages: Iterable[tuple[int, bytes]]) -> None:
+def write_ltx(path: Path, header: Header, pages: Iterable[tuple[int, Buffer]]) -> None:
     """Encode a file of any size to ``path`` and fsync it; nothing is left on failure.
 
     Raises:

@@ -25,7 +25,7 @@ import threading
 from collections.abc import Iterable, Iterator
 
 from sqlitereplica.errors import DatabaseStateError
-from sqlitereplica.ltx import lock_pgno
+from sqlitereplica.ltx import Buffer, lock_pgno
 from sqlitereplica.sqlite import SourceDatabase, WalIndex, last_frames, split
 
 __all__ = ["View", "ViewEndedError"]
@@ -86,16 +86,20 @@ class View:
     def pages(self, pgnos: Iterable[int]) -> Iterator[tuple[int, bytes]]:
         """The given pages (ascending), without the lock page, as (pgno, page)."""
         for first, run in self.runs(pgnos):
-            yield from enumerate(run, first)
+            yield from enumerate(map(bytes, run), first)
 
-    def runs(self, pgnos: Iterable[int]) -> Iterator[tuple[int, list[bytes]]]:
-        """The same as runs of neighbours: (pgno of the first, pages)."""
+    def runs(self, pgnos: Iterable[int]) -> Iterator[tuple[int, list[Buffer]]]:
+        """The same as runs of neighbours: (pgno of the first, pages).
+
+        Pages are parts of what was read at once: who keeps one copies it, or keeps all.
+        """
         size = self.page_size
         for first, count in _runs(pgnos, max(1, _READ_BYTES // size), self._lock):
             self.check()  # early, to spare the work
-            block = self._source.read_db(first, count)
-            # Copies, not views: a page that is kept would keep all of them.
-            run = [block[at : at + size] for at in range(0, count * size, size)]
+            block = memoryview(self._source.read_db(first, count))
+            run: list[Buffer] = [
+                block[at : at + size] for at in range(0, count * size, size)
+            ]
             for pgno in self._in_wal(first, count):
                 run[pgno - first] = self._source.read_wal_page(self._frames[pgno])
             yield first, run

@@ -25,7 +25,7 @@ from sqlitereplica.capture import (
     write_ltx,
 )
 from sqlitereplica.errors import StoreError
-from sqlitereplica.ltx import SNAPSHOT_LEVEL, Header, encode, page_checksums
+from sqlitereplica.ltx import SNAPSHOT_LEVEL, Buffer, Header, encode, page_checksums
 
 __all__ = [
     "Delta",
@@ -192,8 +192,10 @@ def _encode(delta: Delta, header: Header, path: Path) -> bytes | Path:
     return path
 
 
-def proved(delta: Delta) -> Iterator[tuple[int, bytes]]:
+def proved(delta: Delta) -> Iterator[tuple[int, Buffer]]:
     """Read the pages, each of which is certainly that of the state.
+
+    They are parts of larger reads: who keeps one copies it.
 
     The locks under which they are read can be dropped by anything in this process that
     opens and closes the file, and pages of another state would pass for this one's for

@@ -224,7 +224,8 @@ class MirrorWorker(AnyWorker):
         with ExitStack() as stack:
             pages = stack.enter_context(self._gathered(state))
             with reading(delta):
-                pages.add(proved(delta), state.commit)
+                kept = ((pgno, bytes(page)) for pgno, page in proved(delta))
+                pages.add(kept, state.commit)
             stack.pop_all()
             return pages
 
@@ -235,7 +236,7 @@ class MirrorWorker(AnyWorker):
             size = delta.state.page_size
             with reading(delta):
                 for pgno, page in proved(delta):
-                    scratch.write((pgno - 1) * size, [page])
+                    scratch.write((pgno - 1) * size, [bytes(page)])
             return self._goal(delta.state)
 
         self._report("delta", pages=len(delta.pgnos), txid=1)
