@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlitereplica.config import DatabasePlan, DatedReplica
+from sqlitereplica.config import DatabasePlan, DatedReplica, check_places
 from sqlitereplica.errors import SQLiteReplicaError
 from sqlitereplica.replicate import Mirror, Replicator
 from sqlitereplica.restore import restore
@@ -161,10 +161,14 @@ class Units:
             return self._units.get(os.path.abspath(os.path.expanduser(path)))
 
     def add(self, plan: DatabasePlan) -> Unit | None:
-        """Take in a database and start it; None if it is there already."""
+        """Take in a database and start it; None if it is there already.
+
+        Raises ConfigError if another has its replica, and as ``Unit.start``.
+        """
         with self._lock:
             if plan.path in self._units:
                 return None
+            check_places([*(unit.plan for unit in self._units.values()), plan])
             unit = self._units[plan.path] = self._make(plan)
         try:
             unit.start()

@@ -14,6 +14,7 @@ from sqlitereplica.config.build import (
     DatabasePlan,
     DatedReplica,
     build,
+    check_places,
     database_path,
     replica_of_url,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "DatabasePlan",
     "DatedReplica",
     "build",
+    "check_places",
     "config_path",
     "database_path",
     "parse_config",

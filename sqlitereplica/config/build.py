@@ -35,7 +35,7 @@ from sqlitereplica.sizes import parse_size
 from sqlitereplica.store import Encryption, Replica
 from sqlitereplica.store.location import locate
 
-__all__ = ["DatabasePlan", "DatedReplica", "build", "replica_of_url"]
+__all__ = ["DatabasePlan", "DatedReplica", "build", "check_places", "replica_of_url"]
 
 _OBJECT_STORES = {"gs": "gs", "abs": "abfs", "oss": "oss"}
 _REFUSED = {"nats": "there is no fsspec filesystem for NATS object stores"}
@@ -52,12 +52,16 @@ def build(config: Config, env: Mapping[str, str]) -> list[DatabasePlan]:
     for path in paths:
         if paths.count(path) > 1:
             raise ConfigError(f"the database {path} is there twice", kind="twice")
-    _check_places(plan for plan in plans if not plan.is_folder)
+    check_places(plan for plan in plans if not plan.is_folder)
     return plans
 
 
-def _check_places(plans: Iterable[DatabasePlan]) -> None:
-    """Refuse that two databases have one replica: each would take it for its own."""
+def check_places(plans: Iterable[DatabasePlan]) -> None:
+    """Refuse that two databases have one replica: each would take it for its own.
+
+    Raises:
+        ConfigError: two do.
+    """
     users: dict[object, str] = {}
     for plan in plans:
         for replica in plan.replicas_at(ANY_DAY):

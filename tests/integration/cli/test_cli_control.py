@@ -97,6 +97,10 @@ def test_commands_by_the_socket(cli: CommandLine, socket_path: str) -> None:
     assert cli.json(*register)["status"] == "registered"
     assert cli.json(*register)["status"] == "already_registered"
     assert cli.json("sync", other, "-wait", *at)["replicated_txid"] == 1
+    make_app(cli.folder / "third.db")
+    third = ["register", str(cli.folder / "third.db"), "-replica"]
+    done = cli(*third, str(cli.folder / "r2"), *at, code=1)
+    assert "have the same replica" in done.stderr
     assert cli.json("info", *at)["database_count"] == 2
     assert cli.json("unregister", other, *at)["status"] == "unregistered"
     assert cli.json("unregister", other, *at)["status"] == "already_unregistered"
