@@ -161,7 +161,8 @@ def kill_at(
         last = {reader.finish()[1] for reader in open_readers}
     print(f"{kills} kills at {len(points)} calls")
     assert len(last) == 1
-    assert kills > len(points) // 2
+    # The number of a call may not be reached when a change is smaller than the traced one.
+    assert kills > (0 if most else len(points) // 2)
 
 
 def judged(readers: list[Reader]) -> None:

@@ -73,7 +73,8 @@ def promotes(folder: Path, replica: str, step: int = MOST) -> tuple[bool, int]:
     back, there = os.pipe()
 
     def run() -> None:
-        with Follower(replica, folder / "f.db", interval=0.01) as follower:
+        # It looks only when it is told to, so that each run makes the same calls.
+        with Follower(replica, folder / "f.db", interval=600) as follower:
             try:
                 follower.wait(timeout=60)
             except FileExistsError:
@@ -192,7 +193,7 @@ def main(where: Path, replicas: str, most: int, seed: str) -> None:
     assert not killed and total > 30, total
     steps = list(range(1, total + 5))
     if most < len(steps):
-        steps = sorted({*random.Random(seed).sample(steps, most), total - 1})
+        steps = sorted({*random.Random(seed).sample(steps[:-10], most), total - 1})
     for step in steps:
         folder, replica = place(f"at{step}")
         killed, _ = promotes(folder, replica, step)
