@@ -185,7 +185,7 @@ class FollowThread:
         except Exception as error:  # noqa: BLE001
             # Whatever it is, it shows in status, log and wait(), and is tried again.
             self._failed(error)
-            return max(self._interval, self._pause())
+            return self._pause()
         self._succeeded(begun, more)
         if more or before not in (0, self.txid):
             self._report("follow", logging.DEBUG, txid=self.txid)
@@ -225,7 +225,7 @@ class FollowThread:
             if isinstance(error, StoreError) and not error.transient:
                 # Another host has the lease, or this one may not write there.
                 self._call_off(promotion, error)
-            return max(self._interval, self._pause())
+            return self._pause()
         return 0.0
 
     def _succeeded(self, begun: float, more: bool) -> None:
@@ -292,7 +292,10 @@ class FollowThread:
             promotion.future.set_exception(error)
 
     def _pause(self) -> float:
-        return self.health.pause(time.monotonic(), urgent=bool(self._waiters))
+        """Seconds until the next look after a failure; who waits is not to wait for long."""
+        waited = bool(self._waiters)
+        pause = self.health.pause(time.monotonic(), urgent=waited)
+        return pause if waited else max(self._interval, pause)
 
 
 def _header_of(held: Held) -> Header:

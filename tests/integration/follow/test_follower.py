@@ -194,6 +194,26 @@ def test_it_is_used_in_asyncio(tmp_path: Path) -> None:
     assert rows(tmp_path / "f.db") == 0
 
 
+def test_who_waits_need_not_wait_for_a_long_interval(tmp_path: Path) -> None:
+    """After a failure it looks again soon, as long as somebody waits."""
+    replica, away = tmp_path / "r", tmp_path / "away"
+    recorded = Recording(tmp_path / "s.db", LTXStore.open(replica))
+    recorded.commit("create table t(id integer primary key, v)")
+    recorded.close()
+    outcomes: list[bool] = []
+    with Follower(replica, tmp_path / "f.db", interval=3600) as follower:
+        follower.wait()
+        replica.rename(away)
+        waiter = threading.Thread(
+            target=lambda: outcomes.append(follower.wait(timeout=60).ok)
+        )
+        waiter.start()
+        await_true(lambda: follower.status().error)
+        away.rename(replica)
+        waiter.join()
+    assert outcomes == [True]
+
+
 def test_replaced_source_is_an_error_and_overwrite_follows_it(tmp_path: Path) -> None:
     """A replica that starts over says so at once, in status and in wait."""
     first, second, copy = tmp_path / "1", tmp_path / "2", tmp_path / "f.db"
