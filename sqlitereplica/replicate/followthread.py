@@ -195,7 +195,9 @@ class FollowThread:
             if fence and not fence.is_put and not self.following.is_given_away:
                 return self._put(promotion, fence)
             self._promote(promotion)
-        return 0.0 if more else self._interval
+        # Looks keep their pace: what one takes is no part of the pause.
+        rest = begun + self._interval - time.monotonic()
+        return 0.0 if more else max(self._interval / 10, rest)
 
     def _step(self) -> bool:
         try:
