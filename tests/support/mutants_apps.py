@@ -100,4 +100,36 @@ APPS_MUTANTS = (
         "tests/integration/workers/test_unnoticed_fork.py::"
         "test_every_call_is_refused_in_the_child",
     ),
+    Mutant(
+        "what a configuration says of a database's history does not reach its replicas",
+        "config/build.py",
+        "    retention = _retention(replica, db, config, env)\n",
+        "    retention = _retention(replica, None, config, env)\n",
+        "tests/unit/config/test_config_build.py"
+        "::test_retention_of_a_database_is_that_of_its_replicas",
+    ),
+    Mutant(
+        "whatever is at the path of the control socket is deleted",
+        "cli/serving.py",
+        "not stat.S_ISSOCK(os.lstat(path).st_mode)",
+        "not os.path.exists(path)",
+        "tests/integration/cli/test_cli_control.py"
+        "::test_socket_takes_the_place_of_nothing_else",
+    ),
+    Mutant(
+        "any folder is taken for metadata, and emptied",
+        "replicate/metafolder.py",
+        'if "lock" not in names and not all(map(_is_ours, names)):',
+        'if "lock" in names and not names:',
+        "tests/integration/lifecycle/test_meta_folder.py"
+        "::test_folder_with_other_files_is_refused",
+    ),
+    Mutant(
+        "the ASGI gate forgets what is committed behind the start of an answer",
+        "integrations/asgigate.py",
+        "            self._start = message\n            return\n",
+        "            if await self._open(message):\n                return\n",
+        "tests/integration/gate/test_gate_asgi.py"
+        "::test_commit_behind_the_start_is_waited_for",
+    ),
 )
