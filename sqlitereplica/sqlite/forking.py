@@ -169,14 +169,22 @@ def _has_lock(key: FileId) -> bool:
 
 
 def _after_in_child() -> None:
-    files = Counter(file_id(connection.path) for connection in _open)
+    calling.forget()  # first: whatever happens here, the child may call SQLite
+    files = Counter(_file_of(connection) for connection in _open)
     foreign = {key for key, ours in files.items() if _is_foreign(key, ours)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # there is one for those that are not closed
         for connection in list(_open):
-            _get_rid_of(connection, file_id(connection.path) not in foreign)
+            _get_rid_of(connection, _file_of(connection) not in foreign)
     _open.clear()
-    calling.forget()
+
+
+def _file_of(connection: _Connection) -> FileId | None:
+    """Its file; None when there is none by that name, or it cannot be looked at."""
+    try:
+        return file_id(connection.path)
+    except OSError:
+        return None
 
 
 def _is_foreign(key: FileId | None, ours: int) -> bool:

@@ -425,6 +425,37 @@ thread.join()
     assert restored(replica) == serialized(path)
 
 
+def test_fork_when_the_database_cannot_be_looked_at(path: Path, replica: Path) -> None:
+    """Rights were dropped, say: what is inherited stays open, and the child may go on."""
+    done = run(
+        path,
+        """
+r.start()
+write()
+r.sync()
+from sqlitereplica.sqlite import forking
+look = forking.file_id
+def refuse(path):
+    raise PermissionError(13, "told to", path)
+forking.file_id = refuse
+pid = os.fork()
+if pid == 0:
+    def call():
+        forking.calling.enter()
+        forking.calling.leave()
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(20)
+    os._exit(1 if thread.is_alive() else 0)
+forking.file_id = look
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+write()
+""",
+    )
+    assert done.stdout.split() == ["0"]
+    assert restored(replica) == serialized(path)
+
+
 LATE = {
     "a thread": (
         "thread = threading.Thread(target=work)\nthread.start()",
