@@ -44,7 +44,7 @@ REPLICA_MUTANTS = (
         "replicate/ending.py",
         "        if not _others_go_on():\n",
         "        if main_thread_ended:\n",
-        "tests/integration/lifecycle/test_fork_and_exit.py"
+        "tests/integration/lifecycle/test_endings.py"
         "::test_threads_that_outlive_the_main_one_are_replicated",
     ),
     Mutant(

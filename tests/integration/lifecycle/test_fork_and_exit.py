@@ -8,88 +8,15 @@ from __future__ import annotations
 import multiprocessing
 import socket
 import sqlite3
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from support.capturing import make_database, serialized
 from support.lifetime import await_true, restored
+from support.programs import run
 
 from sqlitereplica import Replicator
-
-PRELUDE = """
-import asyncio, gc, multiprocessing, os, signal, sqlite3, sys, threading, time
-from sqlitereplica import Replicator
-from sqlitereplica.errors import ReplicatorClosedError, DatabaseStateError
-
-path, replica = sys.argv[1:]
-
-def write():
-    db.execute("insert into t(v) values(randomblob(1000))")
-
-def locks():
-    names = [path, path + "-shm", f"{os.path.dirname(path)}/.app.db-sqlitereplica/lock"]
-    inodes = {str(os.stat(name).st_ino) for name in names}
-    with open("/proc/locks") as file:
-        lines = [line.split() for line in file]
-    # A reader has one of five marks (bytes 123 to 127), now this one and now that.
-    return sorted(
-        (f[1], f[3], f[5], "mark" if 123 <= int(f[6]) <= 127 else f[6])
-        for f in lines
-        if f[4] == str(os.getpid()) and f[5].rpartition(":")[2] in inodes
-    )
-
-def settled_locks():
-    # In quiet no reader hands over to the next any more.
-    before, quiet = locks(), time.monotonic()
-    while time.monotonic() - quiet < 1:
-        time.sleep(0.02)
-        if locks() != before:
-            before, quiet = locks(), time.monotonic()
-    return before
-
-def kinds(*calls):
-    found = []
-    for call in calls:
-        try:
-            call()
-        except (ReplicatorClosedError, DatabaseStateError) as error:
-            found.append(error.kind)
-        else:
-            found.append("no error")
-    return found
-
-def insert(number):
-    own = sqlite3.connect(path, isolation_level=None, timeout=30)
-    own.execute("insert into t(v) values(?)", (number,))
-    own.close()
-    if multiprocessing.get_start_method() == "fork":
-        mine = r
-        mine.sync()
-    else:
-        with Replicator(path, [replica], sync_interval=3600) as mine:
-            mine.sync()
-
-if __name__ == "__main__":
-    db = sqlite3.connect(path, isolation_level=None, timeout=30)
-    r = Replicator(path, [replica], sync_interval=3600)
-"""
-
-
-def run(path: Path, program: str, *, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run a program after the prelude, in a file, as ``multiprocessing`` likes it."""
-    script = path.with_name("program.py")
-    body = "".join(f"    {line}\n" for line in program.strip().splitlines())
-    script.write_text(PRELUDE + body)
-    where = str(path.with_name("replica"))
-    arguments = [sys.executable, "-W", "ignore", str(script), str(path), where]
-    done = subprocess.run(
-        arguments, capture_output=True, text=True, timeout=100, check=False
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done
 
 
 @pytest.fixture(autouse=True)
@@ -422,99 +349,6 @@ thread.start()
 thread.join()
 """,
     )
-    assert restored(replica) == serialized(path)
-
-
-def test_fork_when_the_database_cannot_be_looked_at(path: Path, replica: Path) -> None:
-    """Rights were dropped, say: what is inherited stays open, and the child may go on."""
-    done = run(
-        path,
-        """
-r.start()
-write()
-r.sync()
-from sqlitereplica.sqlite import forking
-look = forking.file_id
-def refuse(path):
-    raise PermissionError(13, "told to", path)
-forking.file_id = refuse
-pid = os.fork()
-if pid == 0:
-    def call():
-        forking.calling.enter()
-        forking.calling.leave()
-    thread = threading.Thread(target=call, daemon=True)
-    thread.start()
-    thread.join(20)
-    os._exit(1 if thread.is_alive() else 0)
-forking.file_id = look
-print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-write()
-""",
-    )
-    assert done.stdout.split() == ["0"]
-    assert restored(replica) == serialized(path)
-
-
-LATE = {
-    "a thread": (
-        "thread = threading.Thread(target=work)\nthread.start()",
-        "not threading.main_thread().is_alive()",
-    ),
-    "a pool": (
-        (
-            "from concurrent.futures import ThreadPoolExecutor, thread\n"
-            "pool = ThreadPoolExecutor()\npool.submit(work)"
-        ),
-        "thread._shutdown",
-    ),
-}
-
-
-@pytest.mark.parametrize("who", LATE)
-def test_threads_that_outlive_the_main_one_are_replicated(
-    path: Path, replica: Path, who: str
-) -> None:
-    """The end of the main thread is not that of the application, nor of replication."""
-    start, is_over = LATE[who]
-    done = run(
-        path,
-        f"""
-r.start()
-def work():
-    own = sqlite3.connect(path, isolation_level=None, timeout=30)
-    while not ({is_over}):
-        time.sleep(0.01)
-    for _ in range(20):
-        own.execute("insert into t(v) values(1)")
-    r.sync()
-    print(r.status().state)
-    own.execute("insert into t(v) values('last')")
-    own.close()
-{start}
-""",
-    )
-    assert done.stdout.split() == ["running"]
-    assert restored(replica) == serialized(path)
-
-
-def test_pool_that_waits_for_work_does_not_put_the_end_off(
-    path: Path, replica: Path
-) -> None:
-    """It is stopped while stores can be reached, not when all connections are closed."""
-    done = run(
-        path,
-        """
-import atexit
-from concurrent.futures import ThreadPoolExecutor
-pool = ThreadPoolExecutor()
-pool.submit(int).result()
-atexit.register(lambda: print(r.status().state))
-r.start()
-write()
-""",
-    )
-    assert done.stdout.split() == ["stopped"]
     assert restored(replica) == serialized(path)
 
 
