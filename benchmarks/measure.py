@@ -33,6 +33,12 @@ def peak_rss(pid: int) -> float:
     raise ValueError(f"process {pid} has ended")
 
 
+def resident(pid: int) -> float:
+    """The memory that a living process has resident now, in MiB."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / _MIB
+
+
 def forget_peak_rss(pid: int) -> None:
     """Let ``peak_rss`` of a process begin at what it has resident now."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")

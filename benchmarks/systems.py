@@ -73,6 +73,12 @@ class Running:
         del count
         return []
 
+    def settle_folder(self) -> None:
+        """Return when a folder's databases are at rest."""
+
+    def sync_one(self, database: Path) -> None:
+        """Return when what is committed to one database of a folder is replicated."""
+
 
 class System:
     """A replication system."""
@@ -85,6 +91,10 @@ class System:
         self, pairs: Sequence[Pair], interval: float, levels: Levels = None
     ) -> Running:
         """Replicate databases, each within ``interval`` seconds of a commit."""
+        raise NotImplementedError
+
+    def start_folder(self, folder: Path, replica: Path, count: int) -> Running:
+        """Replicate the ``count`` databases of a folder, each to its name below ``replica``."""
         raise NotImplementedError
 
     def restore(
@@ -177,6 +187,9 @@ class Ours(System):
     ) -> OurDaemon:
         return OurDaemon(pairs, interval, levels)
 
+    def start_folder(self, folder: Path, replica: Path, count: int) -> Running:
+        return _OurFolder(python("folderkeeper", folder, replica, count))
+
     def restore(
         self,
         replica: str,
@@ -201,26 +214,43 @@ class Ours(System):
         return f"sqlitereplica {sqlitereplica.__version__}"
 
 
-class OurDaemon(Running):
+class _Obedient(Running):
+    """A process that answers lines by lines of JSON."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.pid = self._process.pid
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+        if self._process.returncode:
+            raise RuntimeError(f"the replicator ended with {self._process.returncode}")
+
+    def _ask(self, command: str) -> Any:
+        assert self._process.stdin is not None
+        self._process.stdin.write(command + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError("the replicator ended before it answered")
+        return json.loads(line)
+
+
+class OurDaemon(_Obedient):
     """Replicators in a process of their own."""
 
     def __init__(self, pairs: Sequence[Pair], interval: float, levels: Levels) -> None:
         command = python("daemon", "--interval", interval)
         for level in levels or ():
             command += ["--level", str(level)]
-        self._process = subprocess.Popen(
-            [*command, *(f"{database}={url}" for database, url in pairs)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.pid = self._process.pid
+        super().__init__([*command, *(f"{db}={url}" for db, url in pairs)])
         self._answer()
-
-    def __exit__(self, *_: object) -> None:
-        self._process.communicate()
-        if self._process.returncode:
-            raise RuntimeError(f"the replicator ended with {self._process.returncode}")
 
     def sync(self) -> None:
         self._ask("sync")
@@ -241,18 +271,15 @@ class OurDaemon(Running):
         times: list[float] = self._ask(f"commits {count}")
         return times
 
-    def _ask(self, command: str) -> Any:
-        assert self._process.stdin is not None
-        self._process.stdin.write(command + "\n")
-        self._process.stdin.flush()
-        return self._answer()
 
-    def _answer(self) -> Any:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError("the replicator ended before it answered")
-        return json.loads(line)
+class _OurFolder(_Obedient):
+    """A group in a process of its own."""
+
+    def settle_folder(self) -> None:
+        self._answer()
+
+    def sync_one(self, database: Path) -> None:
+        self._ask(f"sync {database}")
 
 
 class Litestream(System):
@@ -264,6 +291,9 @@ class Litestream(System):
         self, pairs: Sequence[Pair], interval: float, levels: Levels = None
     ) -> Running:
         return _LitestreamDaemon(pairs, interval, levels)
+
+    def start_folder(self, folder: Path, replica: Path, count: int) -> Running:
+        return _LitestreamFolder(folder, replica)
 
     def restore(
         self,
@@ -296,32 +326,15 @@ class Litestream(System):
         return f"litestream {found.stdout.strip()}"
 
 
-class _LitestreamDaemon(Running):
-    def __init__(self, pairs: Sequence[Pair], interval: float, levels: Levels) -> None:
-        self._pairs = pairs
-        # Short, beside the first database: a socket's path may not be long.
-        self._folder = pairs[0][0].parent
-        self._socket = self._folder / "ls.sock"
-        pace = f"{interval * 1000:.0f}ms"
-        databases = [
-            {
-                "path": str(database),
-                "monitor-interval": pace,
-                "replica": {
-                    "url": url if "://" in url else f"file://{url}",
-                    "sync-interval": pace,
-                },
-            }
-            for database, url in pairs
-        ]
-        config: dict[str, object] = {
-            "socket": {"enabled": True, "path": str(self._socket)}
-        }
-        if levels:
-            config["levels"] = [{"interval": f"{level}s"} for level in levels]
-        path = self._folder / "litestream.yml"
-        path.write_text(json.dumps({**config, "dbs": databases}))  # JSON is YAML
-        with (self._folder / "litestream.log").open("wb") as log:
+class _LitestreamProcess(Running):
+    """The daemon on a configuration; its files are in ``folder``, whose path is short."""
+
+    def __init__(self, folder: Path, config: Mapping[str, object]) -> None:
+        self._folder, self._socket = folder, folder / "ls.sock"
+        socket = {"enabled": True, "path": str(self._socket)}
+        path = folder / "litestream.yml"
+        path.write_text(json.dumps({"socket": socket, **config}))  # JSON is YAML
+        with (folder / "litestream.log").open("wb") as log:
             self._process = subprocess.Popen(
                 [litestream(), "replicate", "-config", path],
                 stdout=log,
@@ -340,13 +353,41 @@ class _LitestreamDaemon(Running):
         self._process.send_signal(signal.SIGTERM)
         self._process.wait()
 
-    def sync(self) -> None:
-        for database, _ in self._pairs:
-            self._sync(database)
-
-    def _sync(self, database: Path) -> None:
+    def sync_one(self, database: Path) -> None:
         command = [litestream(), "sync", "-wait", "-timeout", "600"]
         run([*command, "-socket", self._socket, database])
+
+
+class _LitestreamFolder(_LitestreamProcess):
+    def __init__(self, folder: Path, replica: Path) -> None:
+        there = {"url": f"file://{replica}"}
+        db = {"dir": str(folder), "pattern": "*.db", "watch": True, "replica": there}
+        super().__init__(folder.parent, {"dbs": [db]})
+
+
+class _LitestreamDaemon(_LitestreamProcess):
+    def __init__(self, pairs: Sequence[Pair], interval: float, levels: Levels) -> None:
+        self._pairs = pairs
+        pace = f"{interval * 1000:.0f}ms"
+        databases = [
+            {
+                "path": str(database),
+                "monitor-interval": pace,
+                "replica": {
+                    "url": url if "://" in url else f"file://{url}",
+                    "sync-interval": pace,
+                },
+            }
+            for database, url in pairs
+        ]
+        config: dict[str, object] = {"dbs": databases}
+        if levels:
+            config["levels"] = [{"interval": f"{level}s"} for level in levels]
+        super().__init__(pairs[0][0].parent, config)
+
+    def sync(self) -> None:
+        for database, _ in self._pairs:
+            self.sync_one(database)
 
     def sync_times(self, count: int) -> list[float]:
         from benchmarks import databases
@@ -357,7 +398,7 @@ class _LitestreamDaemon(Running):
         for _ in range(count):
             databases.append_row(connection)
             begun = time.perf_counter()
-            self._sync(database)
+            self.sync_one(database)
             took.append(time.perf_counter() - begun)
         connection.close()
         return took

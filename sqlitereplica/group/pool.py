@@ -202,10 +202,10 @@ class Pool:
         """In a hand; the order of the steps is that of ``signature.py``."""
         replicator = member.replicator
         assert replicator is not None
-        tend_at, now = next_tending(replicator), self._work.now()
+        tend_at, now = self._tended(member, replicator), self._work.now()
         if tend_at is not None and tend_at <= now:
             if not anyway and self._work.clock() - member.quiet_since < _OVERDUE:
-                self._go_on(member)  # its history is being tended
+                self._go_on(member)  # a snapshot is being made, or files are deleted
                 return
             tend_at = now + _TEND_AGAIN
         signature = self._seal(member)
@@ -230,6 +230,17 @@ class Pool:
             self._work.report("parked", member.rel, logging.DEBUG, None)
             if member.users:
                 self.enqueue(member, first=True)
+
+    def _tended(self, member: Member, replicator: Replicator) -> float | None:
+        """When its history has something to do, once what waits is merged, if it is time."""
+        tend_at = next_tending(replicator)
+        if tend_at is None or tend_at > self._work.now() or not self.accepts:
+            return tend_at
+        try:
+            replicator.compact()
+        except (SQLiteReplicaError, OSError) as error:
+            self._work.report("group-error", member.rel, logging.WARNING, error)
+        return next_tending(replicator)
 
     def _unparked(self, member: Member, after: Signature | None) -> None:
         """It was flushed and stopped, but something may have been written since."""

@@ -50,7 +50,7 @@ APPS_MUTANTS = (
     ),
     Mutant(
         "a database that is detached is not flushed",
-        "integrations/group.py",
+        "integrations/named.py",
         "            replicator = self._members.pop(name)\n        replicator.stop()",
         "            replicator = self._members.pop(name)\n        replicator.status()",
         "tests/unit/test_configured.py::"
@@ -58,7 +58,7 @@ APPS_MUTANTS = (
     ),
     Mutant(
         "one that cannot be flushed is not told",
-        "integrations/group.py",
+        "integrations/named.py",
         "            thread.join()\n        _raise_first(errors)",
         "            thread.join()",
         "tests/unit/test_configured.py::"

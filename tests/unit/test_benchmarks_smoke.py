@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.interop]
             "none,litestream,ours",
         ),
         ("compaction delta", "none,litestream,ours"),
+        ("folders", "litestream,ours"),
         pytest.param("remote waiters", "ours", marks=pytest.mark.s3),
         pytest.param("readers", "none,litestream,ours", marks=pytest.mark.s3),
     ],

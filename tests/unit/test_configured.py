@@ -15,7 +15,7 @@ from sqlitereplica.integrations.configured import (
     replicas_from,
     replicator_from,
 )
-from sqlitereplica.integrations.group import Replicators
+from sqlitereplica.integrations.named import Replicators
 from sqlitereplica.testing import FaultyStore, MemoryStore, since
 
 MONTH = Retention(window="30d", daily=30)

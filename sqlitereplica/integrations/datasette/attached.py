@@ -12,7 +12,7 @@ from datasette.utils.sqlite import sqlite3
 
 from sqlitereplica.errors import SQLiteReplicaError
 from sqlitereplica.integrations.configured import limits_from, replicator_from
-from sqlitereplica.integrations.group import Replicators
+from sqlitereplica.integrations.named import Replicators
 
 __all__ = ["Attached"]
 

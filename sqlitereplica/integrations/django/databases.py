@@ -21,7 +21,7 @@ from sqlitereplica.integrations.configured import (
     replicas_from,
     replicator_from,
 )
-from sqlitereplica.integrations.group import Replicators
+from sqlitereplica.integrations.named import Replicators
 from sqlitereplica.replicate import Replicator
 
 __all__ = [

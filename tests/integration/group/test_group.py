@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,26 @@ def test_a_commit_behind_the_last_flush_is_not_missed(tenants: Tenants) -> None:
         until(lambda: not Late.commits, "both commits")
         parked(group, 1)
         assert tenants.restored("a.db") == [0, 1, 2]
+
+
+def test_the_history_of_a_parked_database_is_tended(tenants: Tenants) -> None:
+    """It is started once to merge what waits, and then not for as long as nothing is due."""
+    tenants.make("a.db")
+    levels = tenants.backups / "a.db" / "ltx"
+    with tenants.group(levels=("1s", "4s"), snapshot_interval=None) as group:
+        for value in (1, 2, 3):
+            tenants.write("a.db", value)
+            group.sync("a.db", timeout=90)
+        assert len(list((levels / "0").iterdir())) >= 3
+        until(
+            lambda: (levels / "2").is_dir() and list((levels / "2").iterdir()),
+            "level 2",
+        )
+        parked(group, 1)
+        due = group.status_of("a.db").next_tending
+        # What was merged is deleted after its grace of five minutes: not before.
+        assert due is not None and due > datetime.now(UTC) + timedelta(minutes=2)
+    assert tenants.restored("a.db") == [0, 1, 2, 3]
 
 
 def test_databases_come_and_go(tenants: Tenants) -> None:
