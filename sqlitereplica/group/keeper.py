@@ -105,6 +105,9 @@ class Keeper:
     def _cannot_look(self, member: Member, error: OSError) -> None:
         """One that runs says itself what is wrong."""
         with self.pool.cond:
+            is_told = member.state is State.FAILED and member.due_at is not None
+            if is_told and self._now() < (member.due_at or 0.0):
+                return
             if member.state in (State.PARKED, State.EMPTY, State.FAILED):
                 self.pool.fail(member, error)
 

@@ -188,10 +188,7 @@ def test_no_commit_is_missed(program: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("part", ["under_lock", "settle"])
 def test_every_part_of_the_protocol_is_needed(part: str) -> None:
     """The model sees what it is for: without the lock, or the wait, commits are missed."""
-    wrong = [
-        world for p in PROGRAMS.values() for world in missed(p, **{part: False})[1]
-    ]
-    assert wrong
+    assert any(missed(program, **{part: False})[1] for program in PROGRAMS.values())
 
 
 def test_a_database_is_parked_at_all() -> None:
