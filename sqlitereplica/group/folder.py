@@ -52,6 +52,7 @@ class Folder:
         self._listed: dict[str, int] = {}
         """The times of folders that need not be listed again; '' is the folder itself."""
         self._below: dict[str, list[str]] = {}
+        self._seen: list[str] = []
 
     def has_name(self, rel: str) -> bool:
         """Whether a file of that path below the folder would be one of its databases."""
@@ -63,12 +64,19 @@ class Folder:
     def _is_name(self, name: str) -> bool:
         return self._matches(name) is not None and not name.endswith(_SIDECARS)
 
+    @property
+    def folders(self) -> list[str]:
+        """All folders that the last look went through, by their paths below this one."""
+        return list(self._seen)
+
     def look(self) -> Listing:
         """The databases of all folders that changed since the last look."""
         found = Listing()
         waiting = [""]
+        self._seen = []
         while waiting:
             rel = waiting.pop()
+            self._seen.append(rel)
             try:
                 waiting += self._one(rel, found)
             except FileNotFoundError as error:

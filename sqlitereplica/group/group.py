@@ -163,9 +163,7 @@ class ReplicatorGroup:
                     path=self._path,
                     kind="folder",
                 ) from error
-            self._scanner = Scanner(
-                keeper, interval=self._interval, listing=self._watch
-            )
+            self._scanner = Scanner(keeper, self._path, interval=self._interval)
             self._keeper = keeper
             self._scanner.start()
             _started.add(self)
@@ -218,6 +216,7 @@ class ReplicatorGroup:
             noted=noted,
             rules=self._rules,
             report=self._report,
+            takes_in=self._watch,
         )
         return keeper
 
@@ -336,7 +335,7 @@ class ReplicatorGroup:
         rel = self._rel(db)
         member = keeper.pool.table.get(rel)
         if member is None:  # it may have come just now
-            keeper.sweep(listing=self._watch)
+            keeper.sweep()
             member = keeper.pool.table.get(rel)
         if member is None:
             kind = "removed" if rel in keeper.gone else "unknown"
@@ -368,7 +367,7 @@ class ReplicatorGroup:
         if db is not None:
             self._sync(keeper, self._member(keeper, db), end)
             return
-        keeper.sweep(listing=self._watch)
+        keeper.sweep()
         members = [m for m in keeper.pool.table if m.state is not State.PARKED]
         errors: list[Exception] = [*keeper.errors.values()]
 

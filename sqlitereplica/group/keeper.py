@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from datetime import UTC, datetime
 
 from sqlitereplica.errors import DatabaseStateError
@@ -41,10 +41,14 @@ class Keeper:
         noted: Callable[[str], Parked | None],
         rules: Rules,
         report: Report,
+        takes_in: bool = True,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """``noted`` is what an earlier process noted of the database of a name."""
+        """``noted`` is what an earlier process noted of the database of a name.
+
+        ``takes_in``: whether databases count that come after the first look.
+        """
         self.pool = pool
         self.errors: dict[str, Exception] = {}
         """Of folders, and of names that lead to no file."""
@@ -55,15 +59,15 @@ class Keeper:
         self._folder, self._naming, self._noted = folder, naming, noted
         self._rules, self._report = rules, report
         self._clock, self._now = clock, now
-        self._looking = threading.Lock()
+        self._looking, self._takes_in = threading.Lock(), takes_in
 
     # -- all of them -----------------------------------------------------------------
 
-    def sweep(self, *, listing: bool = True) -> None:
-        """Look at the files of all databases, and with ``listing`` for new ones."""
+    def sweep(self) -> None:
+        """Look at the files of all databases, and for new ones if they are wanted."""
         with self._looking:
             began = self._clock()
-            if listing:
+            if self._takes_in or self.looked_at is None:
                 self._list()
             now = self._now()
             for member in self.pool.table:
@@ -72,14 +76,37 @@ class Keeper:
             self.look_seconds = self._clock() - began
         self.pool.dispatch()
 
-    def _list(self) -> None:
+    @property
+    def folders(self) -> list[str]:
+        """The folders that there are, by their paths below the group's."""
+        return self._folder.folders
+
+    def look_at(self, names: Collection[str], *, listing: bool) -> None:
+        """Look at these databases, and at new ones if one of the names is not known.
+
+        With ``listing`` new ones are looked for in any case, if they are wanted at all.
+        """
+        table = self.pool.table
+        with self._looking:
+            unknown = any(n not in table and self._folder.has_name(n) for n in names)
+            new = self._list() if self._takes_in and (listing or unknown) else []
+            now = self._now()
+            for name in (*names, *new):
+                member = table.get(name)
+                if member is not None:
+                    self._look(member, now)
+        self.pool.dispatch()
+
+    def _list(self) -> list[str]:
+        """Take in what is new; returns the names."""
         found = self._folder.look()
         for rel in found.errors.keys() - self.errors.keys():
             self._report("group-error", rel, logging.WARNING, found.errors[rel])
         self.errors = found.errors
-        for rel in found.names:
-            if rel not in self.pool.table:
-                self._take_in(rel)
+        new = [rel for rel in found.names if rel not in self.pool.table]
+        for rel in new:
+            self._take_in(rel)
+        return new
 
     def _take_in(self, rel: str) -> None:
         member, noted = Member(rel, State.EMPTY), self._noted(rel)
