@@ -98,8 +98,9 @@ class ReplicatorGroup:
             connect: As of ``Replicator``.
             max_running: How many have a Replicator at work at a time.
             park_after: How long nobody must have written to a database until it is parked.
-            scan_interval: How often the files of parked ones are looked at, at most; with
-                very many it is less often, so that it never takes more than 1 % of a core.
+            scan_interval: Seconds between looks at the files of parked ones, at least; with
+                very many it is longer, so that they never take more than 1 % of a core. Where
+                inotify tells of changes it is 30 times as long, up to 30 s.
             meta_dir: Keep the metadata folders there, as ``<path>-sqlitereplica``, and not
                 beside the databases.
             stop_timeout: Seconds that ``stop`` waits for last flushes.
