@@ -66,17 +66,19 @@ class Folder:
 
     @property
     def folders(self) -> list[str]:
-        """All folders that the last look went through, by their paths below this one."""
-        return list(self._seen)
+        """All folders that the last look went through, by their paths below this one.
+
+        Another list after each look; the same one is never changed.
+        """
+        return self._seen
 
     def look(self) -> Listing:
         """The databases of all folders that changed since the last look."""
         found = Listing()
-        waiting = [""]
-        self._seen = []
+        waiting, seen = [""], list[str]()
         while waiting:
             rel = waiting.pop()
-            self._seen.append(rel)
+            seen.append(rel)
             try:
                 waiting += self._one(rel, found)
             except FileNotFoundError as error:
@@ -86,6 +88,7 @@ class Folder:
             except OSError as error:
                 self._forget(rel)
                 found.errors[rel] = error
+        self._seen = seen
         return found
 
     def _forget(self, rel: str) -> None:

@@ -43,6 +43,7 @@ class Scanner:
         self._stopping = False
         self._watch = watch
         self._notices: Notices | None = None
+        self._followed: list[str] | None = None
         self._sweep_at = time.monotonic() + interval
         self._thread = threading.Thread(
             target=self._run, name="sqlitereplica-group", daemon=True
@@ -74,12 +75,22 @@ class Scanner:
         """Let the system tell; where it does not, all files are looked at more often."""
         try:
             self._notices = make()
-            self._notices.follow(self._keeper.folders)
+        except OSError as error:
+            logger.info("%s: changes are looked for: %s", self._path, error)
+            return
+        self._follow(self._notices)
+        self._sweep_at = 0.0  # for what happened before it was told of
+
+    def _follow(self, notices: Notices) -> None:
+        folders = self._keeper.folders
+        if folders is self._followed:
+            return
+        try:
+            notices.follow(folders)
+            self._followed = folders
         except OSError as error:
             logger.info("%s: changes are looked for: %s", self._path, error)
             self._disregard()
-        else:
-            self._sweep_at = 0.0  # what happened before it was told of
 
     def _disregard(self) -> None:
         notices, self._notices = self._notices, None
@@ -93,11 +104,7 @@ class Scanner:
         found = notices.take()
         if found.names or found.is_listed:
             self._keeper.look_at(found.names, listing=found.is_listed)
-        try:
-            notices.follow(self._keeper.folders)
-        except OSError as error:
-            logger.info("%s: changes are looked for: %s", self._path, error)
-            self._disregard()
+        self._follow(notices)
 
     # -- looks -----------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from pathlib import Path
 
@@ -97,6 +98,19 @@ def test_a_folder_with_a_fresh_time_is_listed_again(tmp_path: Path) -> None:
     touch(tmp_path, "b.db")
     os.utime(tmp_path, ns=(now, now))
     assert sorted(folder.look().names) == ["a.db", "b.db"]
+
+
+def test_folders_of_a_look(tmp_path: Path) -> None:
+    """All that were gone through, also those that were not listed again; a list each time."""
+    touch(tmp_path, "a.db", "eu/fr/b.db", ".git/c.db")
+    folder = Folder(str(tmp_path), "*.db", recursive=True)
+    folder.look()
+    first = folder.folders
+    assert sorted(first) == ["", "eu", "eu/fr"]
+    shutil.rmtree(tmp_path / "eu" / "fr")
+    folder.look()
+    assert sorted(first) == ["", "eu", "eu/fr"]
+    assert sorted(folder.folders) == ["", "eu"]
 
 
 def test_a_folder_that_vanishes_and_comes_back(tmp_path: Path) -> None:
