@@ -20,6 +20,7 @@ from fsspec.callbacks import Callback
 from sqlitereplica.errors import InvalidFileError, SQLiteReplicaError
 from sqlitereplica.ltx import Header
 from sqlitereplica.restore import RestoreResult, restore
+from sqlitereplica.sqlite import descriptors
 from sqlitereplica.store import LTXStore
 
 __all__ = ["Hydration", "LocalCopy"]
@@ -32,7 +33,10 @@ State = Literal["restoring", "complete", "failed"]
 
 
 class LocalCopy:
-    """A state in a local file that nobody changes."""
+    """A state in a local file that nobody changes.
+
+    One that is kept may be opened by the application, whose locks no close of ours drops.
+    """
 
     def __init__(self, result: RestoreResult) -> None:
         """Open the database that was restored."""
@@ -46,7 +50,7 @@ class LocalCopy:
             post_checksum=result.checksum or 0,
         )
         self.pgnos: Collection[int] = range(1, result.commit + 1)
-        self._fd = os.open(result.path, os.O_RDONLY)
+        self._fd, self._key = descriptors.acquire(os.fspath(result.path))
 
     def read(self, pgno: int) -> bytes:
         """Return a page."""
@@ -57,8 +61,8 @@ class LocalCopy:
         return page
 
     def close(self) -> None:
-        """Close the file."""
-        os.close(self._fd)
+        """Let the file go."""
+        descriptors.release(self._key)
 
 
 class Hydration:
@@ -90,10 +94,10 @@ class Hydration:
         """Give up if it is not there yet; delete it if it is temporary."""
         self._progress.stop = True
         self._thread.join(_PATIENCE)
-        if self.copy is not None:
-            self.copy.close()
         if self._folder is not None:
             self._folder.cleanup()
+        if self.copy is not None:
+            self.copy.close()
 
     def _run(self) -> None:
         try:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -119,6 +122,25 @@ def test_copy_that_is_kept_is_a_database_and_used_again(
             image = connection.serialize("main")
             assert masked(image) == masked(recording.images[-1])
         assert path.read_bytes() == recording.images[-1]
+
+
+OTHER = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('begin immediate')"
+
+
+def test_locks_on_a_copy_that_is_kept_stay(
+    recording: Recording, tmp_path: Path
+) -> None:
+    """POSIX locks of a process go with any descriptor of it: ours is not closed."""
+    path = tmp_path / "copy.db"
+    connection = connect(tmp_path / "replica", hydrate=path)
+    wait_for_copy(connection)
+    with closing(sqlite3.connect(path, isolation_level=None)) as app:
+        app.execute("pragma journal_mode=delete")  # whose locks are on the file itself
+        app.execute("begin immediate")
+        connection.close()
+        command = [sys.executable, "-c", OTHER, str(path)]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        assert "database is locked" in done.stderr
 
 
 def test_copy_that_cannot_be_made_leaves_the_replica(
