@@ -36,7 +36,7 @@ def measure(system: System, context: Context) -> Mapping[str, Figures]:
             figures = {"load_s": time.monotonic() - begun, "load_cpu_s": running.cpu()}
             time.sleep(context.settle)
             figures |= _idle(running, context)
-            figures |= _lags(running, source, replica)
+            figures |= _lags(running, source, replica, min(count, _SAMPLES))
     return {f"{count} databases": figures}
 
 
@@ -79,10 +79,12 @@ def _idle(running: Running, context: Context) -> dict[str, float]:
     }
 
 
-def _lags(running: Running, source: Path, replica: Path) -> dict[str, float]:
+def _lags(
+    running: Running, source: Path, replica: Path, samples: int
+) -> dict[str, float]:
     """Seconds from a commit to its file in the replica: by itself, and by ``sync``."""
     noticed, asked = [], []
-    for number in range(_SAMPLES):
+    for number in range(samples):
         before = _files_of(replica, number)
         begun = _commit(source / f"{number}.db")
         wait_for(
@@ -93,7 +95,7 @@ def _lags(running: Running, source: Path, replica: Path) -> dict[str, float]:
         begun = _commit(source / f"{number}.db")
         running.sync_one(source / f"{number}.db")
         asked.append(time.monotonic() - begun)
-    middle = _SAMPLES // 2
+    middle = samples // 2
     return {"lag_s": sorted(noticed)[middle], "sync_s": sorted(asked)[middle]}
 
 

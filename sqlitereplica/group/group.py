@@ -35,7 +35,7 @@ from sqlitereplica.group.judgement import (
 from sqlitereplica.group.keeper import Keeper
 from sqlitereplica.group.member import Member
 from sqlitereplica.group.naming import Naming
-from sqlitereplica.group.pool import Pool, Work
+from sqlitereplica.group.pool import Pool, Work, anew
 from sqlitereplica.group.record import Parked, Records, fingerprint
 from sqlitereplica.group.scanner import Scanner
 from sqlitereplica.group.settings import ReplicatorSettings
@@ -370,7 +370,7 @@ class ReplicatorGroup:
             return
         keeper.sweep()
         members = [m for m in keeper.pool.table if m.state is not State.PARKED]
-        errors: list[Exception] = [*keeper.errors.values()]
+        errors = [anew(error) for error in keeper.errors.values()]
 
         def flush(member: Member) -> None:
             try:
@@ -391,8 +391,12 @@ class ReplicatorGroup:
 
         if keeper.pool.is_durable(member, left()):
             return
-        with keeper.pool.in_use(member, left()) as replicator:
-            replicator.sync(left())
+        try:
+            with keeper.pool.in_use(member, left()) as replicator:
+                replicator.sync(left())
+        except ReplicatorClosedError:
+            keeper.pool.check(member)  # if it was removed meanwhile: that is why
+            raise
 
     async def sync_async(
         self,

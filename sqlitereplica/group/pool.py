@@ -13,6 +13,7 @@ the sense of ``signature.py``.
 
 from __future__ import annotations
 
+import copy
 import logging
 import threading
 import time
@@ -33,7 +34,7 @@ from sqlitereplica.group.signature import Signature, holds, look
 from sqlitereplica.replicate import Replicator
 from sqlitereplica.replicate.inside import next_tending
 
-__all__ = ["Pool", "Report", "Work"]
+__all__ = ["Pool", "Report", "Work", "anew"]
 
 _REFUSED = frozenset({"not-a-database", "twice", "name"})
 
@@ -285,9 +286,12 @@ class Pool:
             self.fail(member, error)
 
     def end(self, member: Member, error: Exception) -> None:
-        """Stop one that cannot be replicated until its files change."""
+        """Stop one that cannot be replicated until its files change.
+
+        Not while it is in use: whoever waits is to hear why, not that it was stopped.
+        """
         with self.cond:
-            if member.state is not State.RUNNING:
+            if member.state is not State.RUNNING or member.users:
                 return
             self.become(member, State.PARKING)
 
@@ -338,13 +342,13 @@ class Pool:
         with self.cond:
             if member.state is State.FAILED and is_refused(member):
                 assert member.error is not None
-                raise member.error
+                raise anew(member.error)
             if member.state in (State.PARKED, State.EMPTY, State.FAILED):
                 self.enqueue(member, first=True)
             self.cond.wait_for(lambda: self._is_decided(member), timeout)
             self.check(member)
             if member.state is State.FAILED and member.error is not None:
-                raise member.error
+                raise anew(member.error)
             if member.state is not State.RUNNING or member.replicator is None:
                 raise SyncTimeoutError(
                     timeout or 0.0, pending=(self._work.path(member.rel),), cause=None
@@ -403,6 +407,13 @@ class Pool:
                 SyncTimeoutError(timeout, pending=tuple(pending), cause=None)
             )
         return self._lost
+
+
+def anew(error: Exception) -> Exception:
+    """The error, to be raised: one that is kept would gather tracebacks and notes."""
+    found = copy.copy(error)
+    found.__cause__ = error.__cause__
+    return found
 
 
 def is_refused(member: Member) -> bool:

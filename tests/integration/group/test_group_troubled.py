@@ -85,9 +85,24 @@ def test_files_that_are_no_databases(tenants: Tenants) -> None:
         with pytest.raises(DatabaseStateError) as caught:
             group.sync(timeout=90)
         assert len(caught.value.__notes__) == 2
+        with pytest.raises(DatabaseStateError) as caught:
+            group.sync(timeout=90)
+        assert len(caught.value.__notes__) == 2
     for name, content in contents.items():
         assert tenants.path(name).read_bytes() == content
     assert tenants.restored("good.db") == [0]
+
+
+def test_whoever_waits_hears_why(tenants: Tenants) -> None:
+    """At whichever moment of the refusal: what is wrong with the file, not that it ended."""
+    with tenants.group() as group:
+        for number in range(12):
+            path = tenants.path(f"{number}.db")
+            path.write_bytes(b"hello\n" * 500)
+            with pytest.raises(DatabaseStateError) as caught:
+                group.sync(path, timeout=90)
+            assert caught.value.kind == "not-a-database"
+            path.unlink()
 
 
 def test_what_was_no_database_becomes_one(tenants: Tenants) -> None:
