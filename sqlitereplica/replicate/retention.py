@@ -34,7 +34,8 @@ Beyond the points these stay:
 
 * the newest file of each level: there compaction goes on, Litestream takes over, and we
   read our position. Without it an idle replica would be compacted anew after each deletion.
-  With it what leads to where it ends: alone it would look like what is left of a loss;
+  With it, if a point before it stays, what leads to where it ends: alone between points
+  it would look like what is left of a loss;
 * increments that lead from the start of the window to the newest state without a hole,
   also where a snapshot would do: for followers, and as inputs of compactions to come;
 * in the window, files beyond a gap that a snapshot bridged: it may be healed yet;
@@ -50,8 +51,9 @@ Level-0 files are small and read at once, and an hour of them may be thousands: 
 five minutes at most.
 
 Order. The files go newest first, and one whose time has come waits for those that it leads
-to and whose time has not: what leads on from a file goes before it. So at no moment files
-are left that nothing leads to, which could not be told from a loss.
+to and whose time has not: what leads on from a file goes before it. As long as any wait,
+what leads to the newest file of a level does, too. So at no moment files are left that
+nothing leads to, which could not be told from a loss.
 """
 
 from __future__ import annotations
@@ -180,7 +182,9 @@ def unneeded_files(
     points = _choose(chains, policy, now, pins).by
     kept = _needed(chains, points.items())
     newest = _newest_of_levels(chains.files)
-    kept |= newest | _leading_to(newest, chains)
+    kept |= newest
+    first = chains.txids[min(points)]
+    kept |= _leading_to((f for f in newest if f.max_txid > first), chains)
     before = _newest_before(chains.points, window)
     kept |= set(chains.increments_from(before if before >= 0 else min(points)))
     kept |= _may_be_healed(chains, window, pins)
@@ -217,7 +221,10 @@ def due(
     grace = policy.grace_seconds
     expired = [f for f in unneeded if clock - since[f] >= grace_of(f, grace)]
     waiting = set(unneeded).difference(expired)
-    held = _leading_to(waiting, Chains(listed)) if expired and waiting else set()
+    held: set[FileInfo] = set()
+    if expired and waiting:
+        chains = Chains(listed)
+        held = _leading_to(waiting | _newest_of_levels(listed), chains)
     return Decision(tuple(f for f in expired if f not in held), since)
 
 

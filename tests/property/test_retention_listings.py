@@ -20,6 +20,7 @@ from sqlitereplica.ltx import FileInfo
 from sqlitereplica.policy import Retention
 from sqlitereplica.replicate.retention import kept_points, unneeded_files
 from sqlitereplica.restore.plan import plan_restore, reachable_txids
+from sqlitereplica.store.reach import find_gaps
 
 pytestmark = pytest.mark.property
 
@@ -299,6 +300,14 @@ def test_judging_again_deletes_nothing(case: Case) -> None:
 
 
 @given(cases(odd=False))
+def test_nothing_stays_that_nothing_leads_to(case: Case) -> None:
+    """What is left could otherwise not be told from a loss."""
+    if find_gaps(case.files, reachable_txids(case.files)):
+        return
+    assert find_gaps(case.left, reachable_txids(case.left)) == []
+
+
+@given(cases(odd=False))
 def test_every_file_that_stays_is_of_use(case: Case) -> None:
     """Without it some reader reads other files, or a level ends elsewhere."""
     if not case.is_whole or case.pins - set(reachable_txids(case.files)):
@@ -317,7 +326,9 @@ def test_every_file_that_stays_is_of_use(case: Case) -> None:
             for level in range(9)
         ]
         follows = [leads_to(listing, txid) for txid in reachable if txid >= start]
-        return [ends, follows, *(plans(listing, point.txid) for point in points)]
+        wanted = {point.txid for point in points}
+        wanted |= {end for end in ends if end in reachable and end > min(wanted)}
+        return [ends, follows, *(plans(listing, txid) for txid in sorted(wanted))]
 
     everything = served(left)
     for file in left:
