@@ -82,6 +82,7 @@ class Daemon:
                 logger.error("%s", told_of(unit.plan.path, error))
                 code = FAILED
         for group in self._folders:
+            self._tell_limits(group.dir)
             try:
                 self._folders.one_pass(group, snapshot=snapshot, retention=retention)
             except (SQLiteReplicaError, OSError) as error:
@@ -141,8 +142,21 @@ class Daemon:
         for group in self._folders:
             if self._stopping.is_set():
                 return False
+            self._tell_limits(group.dir)
             self._folders.start(group)
         return True
+
+    def _tell_limits(self, folder: str) -> None:
+        """Say what was asked for and is not done for the databases of a folder."""
+        for asked, what in (
+            (self._restore_all, "they are not restored first: restore them one by one"),
+            (
+                self._config.verify_interval or self._config.validation.interval,
+                "they are not verified in the background: sqlitereplica verify -all does",
+            ),
+        ):
+            if asked:
+                logger.warning("databases of %s: %s", folder, what)
 
     def _begin(self, unit: Unit) -> None:
         self._prepare(unit)

@@ -162,6 +162,15 @@ def test_one_pass_over_a_folder(cli: CommandLine) -> None:
     assert restored(cli, "replica/a.db") == 11
 
 
+def test_what_does_not_count_for_a_folder_is_said(cli: CommandLine) -> None:
+    """Nothing that was asked for is left undone in silence."""
+    file = cli.folder / "l.yml"
+    file.write_text(file.read_text() + "verify-interval: 1h\n")
+    done = cli("replicate", "-once", "-restore-if-db-not-exists", "-config", "l.yml")
+    for what in ("not restored first", "not verified in the background"):
+        assert f"databases of {cli.folder / 'tenants'}: they are {what}" in done.stdout
+
+
 def test_single_databases_of_a_folder(cli: CommandLine) -> None:
     """restore, status, ltx and reset know the replica of each by its path."""
     cli("replicate", "-once", "-config", "l.yml")
