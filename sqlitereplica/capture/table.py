@@ -63,9 +63,11 @@ class PageTable:
         """Mark pages as unknown, so that they differ from every state."""
         self.apply(self.commit, [(p, 0) for p in pgnos if p <= self.commit])
 
-    def sums_at(self, pgnos: Iterable[int]) -> array[int]:
-        """The checksums of some pages."""
+    def sums_at(self, pgnos: array[int]) -> array[int]:
+        """The checksums of some pages; their numbers ascend."""
         sums = self.sums
+        if pgnos and pgnos[-1] - pgnos[0] + 1 == len(pgnos):  # one run, as of an image
+            return sums[pgnos[0] - 1 : pgnos[-1]]
         return array("Q", (sums[pgno - 1] for pgno in pgnos))
 
     def copy(self) -> PageTable:
@@ -86,7 +88,8 @@ class PageTable:
         None, or a table of another page size, means all of them. Never the lock page.
         """
         if base is None or base.page_size != self.page_size:
-            yield from (p for p in range(1, self.commit + 1) if p != self._lock)
+            yield from range(1, min(self.commit + 1, self._lock))
+            yield from range(self._lock + 1, self.commit + 1)
             return
         ours, theirs = memoryview(self.sums), memoryview(base.sums)
         for at in range(0, len(ours), _BLOCK):
