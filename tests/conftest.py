@@ -8,11 +8,14 @@ judged by what it does and not by luck; ``thorough`` (``nox -s property``) looks
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+from support.capturing import make_database
 from support.litestream import Litestream, find_litestream
 
 if TYPE_CHECKING:
@@ -43,3 +46,26 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 def litestream() -> Litestream:
     """The real Litestream, of the version that is pinned."""
     return find_litestream()
+
+
+# -- a database of an application and its replica; folders and modules may have others ------
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the database is."""
+    return tmp_path / "app.db"
+
+
+@pytest.fixture
+def db(path: Path) -> Iterator[sqlite3.Connection]:
+    """The application's connection."""
+    connection = make_database(path)
+    yield connection
+    connection.close()
+
+
+@pytest.fixture
+def replica(tmp_path: Path) -> Path:
+    """Where the replica is."""
+    return tmp_path / "replica"

@@ -119,7 +119,7 @@ class Daemon:
         for number in _SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
                 signal.signal(number, self._on_signal)
-        failed: list[SQLiteReplicaError] = []
+        failed: list[Exception] = []
         code = 0
         with ExitStack() as stack:
             stack.callback(lambda: failed.extend(self._folders.stop_all()))

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from sqlitereplica.cli.units import told_of
+from sqlitereplica.cli.units import stop_together
 from sqlitereplica.config import DatabasePlan
 from sqlitereplica.config.plan import ANY_DAY
 from sqlitereplica.errors import (
     DatabaseStateError,
     ReplicatorClosedError,
-    SQLiteReplicaError,
 )
 from sqlitereplica.group import ReplicatorGroup
 
@@ -86,24 +84,9 @@ class Folders:
         finally:
             group.stop()
 
-    def stop_all(self) -> list[SQLiteReplicaError]:
+    def stop_all(self) -> list[Exception]:
         """Stop all at once; returns and logs what went wrong."""
-        failures: list[SQLiteReplicaError] = []
-
-        def stop(group: ReplicatorGroup) -> None:
-            try:
-                group.stop()
-            except (SQLiteReplicaError, OSError) as error:
-                logger.error("%s", told_of(group.dir, error))
-                if isinstance(error, SQLiteReplicaError):
-                    failures.append(error)
-
-        threads = [threading.Thread(target=stop, args=(group,)) for group in self]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return failures
+        return stop_together((group.dir, group.stop) for group in self)
 
     # -- what the control socket asks ------------------------------------------------
 

@@ -29,6 +29,30 @@ Now = Callable[[], datetime]
 _RETRY_AFTER = timedelta(seconds=10)
 
 
+def stop_together(
+    stops: Iterable[tuple[str, Callable[[], object]]],
+) -> list[Exception]:
+    """Stop what has these paths, so that one that is slow takes no time of the others.
+
+    Returns and logs what went wrong.
+    """
+    failures: list[Exception] = []
+
+    def run(path: str, stop: Callable[[], object]) -> None:
+        try:
+            stop()
+        except (SQLiteReplicaError, OSError) as error:
+            logger.error("%s", told_of(path, error))
+            failures.append(error)
+
+    threads = [threading.Thread(target=run, args=each) for each in stops]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return failures
+
+
 def told_of(path: str, error: Exception) -> str:
     """What a log says of an error of a database, whose path many errors name themselves."""
     text = str(error)
@@ -182,20 +206,6 @@ class Units:
         with self._lock:
             return self._units.pop(os.path.abspath(os.path.expanduser(path)), None)
 
-    def stop_all(self) -> list[SQLiteReplicaError]:
-        """Stop all at once, so that one that is slow takes no time of the others."""
-        failures: list[SQLiteReplicaError] = []
-
-        def stop(unit: Unit) -> None:
-            try:
-                unit.stop()
-            except SQLiteReplicaError as error:
-                logger.error("%s", told_of(unit.plan.path, error))
-                failures.append(error)
-
-        threads = [threading.Thread(target=stop, args=(unit,)) for unit in self]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return failures
+    def stop_all(self) -> list[Exception]:
+        """Stop all at once; returns and logs what went wrong."""
+        return stop_together((unit.plan.path, unit.stop) for unit in self)

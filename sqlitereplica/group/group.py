@@ -13,8 +13,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from types import TracebackType
-from typing import Self, Unpack
+from typing import Unpack
 
 from sqlitereplica.durations import Duration, parse_duration
 from sqlitereplica.errors import (
@@ -41,6 +40,7 @@ from sqlitereplica.group.scanner import Scanner
 from sqlitereplica.group.settings import ReplicatorSettings
 from sqlitereplica.group.signature import Signature, sealed
 from sqlitereplica.group.status import GroupHealth, GroupStatus, MemberStatus
+from sqlitereplica.lifetime import Lifetime
 from sqlitereplica.replicate import Replicator
 from sqlitereplica.replicate.inside import keep_out_of_forks
 from sqlitereplica.replicate.options import ReplicaLike
@@ -49,7 +49,7 @@ from sqlitereplica.sqlite import Connect
 __all__ = ["ReplicatorGroup"]
 
 
-class ReplicatorGroup:
+class ReplicatorGroup(Lifetime):
     """Replicates all databases of a folder, each to a replica of its own.
 
     Thread-safe. Only a few have a ``Replicator`` at work at a time. One that nobody writes to
@@ -243,35 +243,6 @@ class ReplicatorGroup:
     ) -> None:
         path = self._naming.database(rel) if rel else self._path
         self._observer(Event(action=action, database=path, level=level, error=error))
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            self.stop()
-        except (SQLiteReplicaError, OSError) as failure:
-            if error is None:
-                raise
-            error.add_note(f"while stopping: {failure}")
-
-    async def __aenter__(self) -> Self:
-        await asyncio.to_thread(self.start)
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await asyncio.to_thread(self.__exit__, kind, error, trace)
 
     # -- databases -------------------------------------------------------------------
 

@@ -19,11 +19,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from sqlitereplica.durations import Duration, parse_duration
 from sqlitereplica.errors import ReplicatorClosedError
 from sqlitereplica.events import Observer, Reporter, guarded, log_event
+from sqlitereplica.lifetime import Lifetime
 from sqlitereplica.markup import card, moment_text
 from sqlitereplica.policy import Lease
 from sqlitereplica.replicate.ending import at_exit
@@ -100,7 +101,7 @@ _started: set[Follower] = set()
 """Those that are running, which end before the interpreter does."""
 
 
-class Follower:
+class Follower(Lifetime):
     """Keeps a local file at the newest state of a replica. Thread-safe.
 
     Example:
@@ -204,20 +205,6 @@ class Follower:
             _started.discard(self)
         if running is not None:
             running.stop(timeout)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    async def __aenter__(self) -> Self:
-        await asyncio.to_thread(self.start)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await asyncio.to_thread(self.stop)
 
     def wait(
         self, txid: int | None = None, timeout: float | None = 30.0

@@ -8,7 +8,6 @@ is a ``Peer`` of its own, whatever it was in the parent.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sqlite3
 import threading
@@ -16,15 +15,13 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, get_args
+from typing import Any, get_args
 
 from sqlitereplica.durations import Duration
 from sqlitereplica.errors import (
     DatabaseStateError,
     LeaseHeldError,
     ReplicatorClosedError,
-    SQLiteReplicaError,
 )
 from sqlitereplica.events import (
     Event,
@@ -33,6 +30,7 @@ from sqlitereplica.events import (
     log_event,
     refuse_in_observer,
 )
+from sqlitereplica.lifetime import Lifetime
 from sqlitereplica.policy import Lease, Retention
 from sqlitereplica.reading import Branch
 from sqlitereplica.replicate.boot import RestoreWhen, fetch_if_missing
@@ -73,7 +71,7 @@ _REJOIN_AFTER = 0.5
 """Seconds; many children of a fork live shorter, or become another program."""
 
 
-class Replicator(Waiting):
+class Replicator(Waiting, Lifetime):
     """Replicates one SQLite database, continuously, from inside the application.
 
     Thread-safe: every method may be called from any thread. Owns its threads and, beside
@@ -373,30 +371,6 @@ class Replicator(Waiting):
         if was is not None and self._rejoins:
             self._role = peer = self._make_peer(None, _REJOIN_AFTER)
             peer.begin()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            self.stop()
-        except SQLiteReplicaError as failure:
-            if error is None:
-                raise
-            error.add_note(f"while stopping: {failure}")
-
-    async def __aenter__(self) -> Self:
-        await asyncio.to_thread(self.start)
-        return self
-
-    async def __aexit__(self, *raised: Any) -> None:
-        await asyncio.to_thread(self.__exit__, *raised)
 
     # -- calls -----------------------------------------------------------------------
 

@@ -38,20 +38,6 @@ def small(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Where the database is, with plenty of room."""
-    return tmp_path / "app.db"
-
-
-@pytest.fixture
-def db(path: Path) -> Iterator[sqlite3.Connection]:
-    """The application's connection."""
-    connection = make_database(path)
-    yield connection
-    connection.close()
-
-
 def fill(folder: Path, leave: int = 0) -> Path:
     """A file that takes all space but ``leave`` bytes."""
     filler = folder / "filler"

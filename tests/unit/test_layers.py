@@ -24,7 +24,7 @@ LAYERS: list[set[str]] = [
     {"pickled"},
     {"errors"},
     {"durations", "markup", "progress", "sizes"},
-    {"policy"},
+    {"lifetime", "policy"},
     {"events"},
     {"ltx"},
     {"sqlite"},

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 import sqlite3
 import stat
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -36,14 +34,6 @@ dbs:
   - path: app.db
     replica: {{path: replica, sync-interval: 50ms}}
 """
-
-
-@pytest.fixture
-def socket_path() -> Iterator[str]:
-    """A short one: the path of a socket has at most 107 bytes."""
-    folder = tempfile.mkdtemp(prefix="sr-")
-    yield f"{folder}/s"
-    shutil.rmtree(folder)
 
 
 @pytest.fixture

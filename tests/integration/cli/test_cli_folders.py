@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -16,6 +14,7 @@ from support.litestream import Litestream
 
 from sqlitereplica import StoreError
 from sqlitereplica.cli.commands.controlling import ask
+from sqlitereplica.cli.units import stop_together
 
 CONFIG = """
 addr: "127.0.0.1:0"
@@ -30,14 +29,6 @@ dbs:
   - path: app.db
     replica: {{path: single, sync-interval: 50ms}}
 """
-
-
-@pytest.fixture
-def socket_path() -> Iterator[str]:
-    """A short one: the path of a socket has at most 107 bytes."""
-    folder = tempfile.mkdtemp(prefix="sr-")
-    yield f"{folder}/s"
-    shutil.rmtree(folder)
 
 
 @pytest.fixture
@@ -199,3 +190,22 @@ def test_a_folder_without_databases(cli: CommandLine) -> None:
         make_app(cli.folder / "empty/late.db")
         replica = cli.folder / "r/late.db/ltx/0"
         eventually(lambda: replica.is_dir() and list(replica.iterdir()), "its replica")
+
+
+def test_whatever_is_not_flushed_at_the_end_counts() -> None:
+    """Also what the system says; the others are stopped all the same."""
+    stopped: list[str] = []
+
+    def fail(error: Exception) -> None:
+        raise error
+
+    full, away = OSError(28, "no space left"), StoreError("away", operation="put")
+    failures = stop_together(
+        [
+            ("a", lambda: fail(full)),
+            ("b", lambda: fail(away)),
+            ("c", lambda: stopped.append("c")),
+        ]
+    )
+    assert stopped == ["c"]
+    assert set(failures) == {full, away}
