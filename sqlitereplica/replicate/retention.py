@@ -51,9 +51,9 @@ Level-0 files are small and read at once, and an hour of them may be thousands: 
 five minutes at most.
 
 Order. The files go newest first, and one whose time has come waits for those that it leads
-to and whose time has not: what leads on from a file goes before it. As long as any wait,
-what leads to the newest file of a level does, too. So at no moment files are left that
-nothing leads to, which could not be told from a loss.
+to and whose time has not: what leads on from a file goes before it. What leads to the
+newest file of a level waits as well, as long as a state before it does. So at no moment
+files are left behind a state that nothing leads to, which could not be told from a loss.
 """
 
 from __future__ import annotations
@@ -223,8 +223,9 @@ def due(
     waiting = set(unneeded).difference(expired)
     held: set[FileInfo] = set()
     if expired and waiting:
-        chains = Chains(listed)
-        held = _leading_to(waiting | _newest_of_levels(listed), chains)
+        rest = Chains(listed.difference(expired)).txids
+        newest = {f for f in _newest_of_levels(listed) if f.max_txid > rest[0]}
+        held = _leading_to(waiting | newest, Chains(listed))
     return Decision(tuple(f for f in expired if f not in held), since)
 
 

@@ -345,6 +345,31 @@ def test_file_waits_for_those_that_it_leads_to() -> None:
     assert decide(doomed, 6600.0).delete == (GONE[1], GONE[0], GONE[2])
 
 
+def test_old_image_does_not_wait_for_the_newest_of_a_level() -> None:
+    """In a replica that is at work something always waits for its grace."""
+    old = [minutes(9, 1, 1), minutes(3, 2, 5)]
+    new = [minutes(9, 1, 30), *every_minute(1, 31, 50, 10), minutes(0, 50, 50)]
+    waiting = minutes(1, 25, 30)
+    files = [*old, *new, waiting]
+    doomed = dict.fromkeys(files, 0.0) | {waiting: 3000.0}
+    policy = Retention(window="15m", fine=0, grace="1h")
+    now = MONDAY + 50 * MINUTE
+    found = due(files, policy, now, doomed=doomed, clock=3700.0)
+    assert found.delete == (old[0],)
+
+
+def test_what_leads_to_the_newest_of_a_level_waits_with_an_older_state() -> None:
+    """Between that and the newest one it would look like what is left of a loss."""
+    image, led = minutes(9, 1, 13), minutes(3, 14, 25)
+    files = [image, led, minutes(3, 26, 37), minutes(9, 1, 40), minutes(0, 41, 41)]
+    doomed = {led: 0.0, image: 3000.0}
+    policy = Retention(window=0, fine=0, grace="1h")
+    late = [
+        due(files, policy, MONDAY + DAY, doomed=doomed, clock=c) for c in (3700, 7000)
+    ]
+    assert [found.delete for found in late] == [(), (led, image)]
+
+
 def test_short_grace_holds_for_level_0_too() -> None:
     """No grace deletes at once."""
     assert set(decide({}, 0.0, grace=0).delete) == set(GONE)
