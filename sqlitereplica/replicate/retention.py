@@ -52,8 +52,10 @@ five minutes at most.
 
 Order. The files go newest first, and one whose time has come waits for those that it leads
 to and whose time has not: what leads on from a file goes before it. What leads to the
-newest file of a level waits as well, as long as a state before it does. So at no moment
-files are left behind a state that nothing leads to, which could not be told from a loss.
+newest file of a level waits as well, as long as a state before it does. Before the first
+state that is left all goes, the oldest first: then what leads to such a newest file never
+stands behind a state without it. So at no moment files are left behind a state that nothing
+leads to, which could not be told from a loss.
 """
 
 from __future__ import annotations
@@ -220,13 +222,15 @@ def due(
     since = {file: doomed.get(file, clock) for file in unneeded}
     grace = policy.grace_seconds
     expired = [f for f in unneeded if clock - since[f] >= grace_of(f, grace)]
+    if not expired:
+        return Decision((), since)
     waiting = set(unneeded).difference(expired)
-    held: set[FileInfo] = set()
-    if expired and waiting:
-        rest = Chains(listed.difference(expired)).txids
-        newest = {f for f in _newest_of_levels(listed) if f.max_txid > rest[0]}
-        held = _leading_to(waiting | newest, Chains(listed))
-    return Decision(tuple(f for f in expired if f not in held), since)
+    first = Chains(listed.difference(expired)).txids[0]
+    newest = {f for f in _newest_of_levels(listed) if f.max_txid > first}
+    held = _leading_to(waiting | newest, Chains(listed)) if waiting else set()
+    go = [f for f in expired if f not in held]
+    behind = [f for f in go if f.max_txid >= first]
+    return Decision((*behind, *reversed([f for f in go if f.max_txid < first])), since)
 
 
 def _leading_to(files: Iterable[FileInfo], chains: Chains) -> set[FileInfo]:
