@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from support.capturing import make_database
-from support.hosts import HostProcess, Place
+from support.hosts import HostProcess, Place, stored
 from support.leased import LeasedHost
 from support.stepping import FakeClock
 from support.switchable import SwitchableFileSystem
@@ -169,7 +169,7 @@ def test_workers_of_one_host_pass_the_lease_on_without_a_wait(tmp_path: Path) ->
         assert status["pid"] == second.pid
         assert (status["lease"]["state"], status["lease"]["epoch"]) == ("held", 2)
         second("stop")
-    assert len(list((tmp_path / "replica" / "ltx" / "0").iterdir())) == 3
+    assert stored(place, tmp_path) == [1, 2, 3]
 
 
 def test_store_that_is_away_keeps_a_host_from_beginning(tmp_path: Path) -> None:
