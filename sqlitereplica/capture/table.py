@@ -9,7 +9,7 @@ is 0.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from sqlitereplica.ltx import EMPTY_CHECKSUM, lock_pgno, page_checksum
 
@@ -82,15 +82,14 @@ class PageTable:
         """
         return self.page_size == other.page_size and self.sums == other.sums
 
-    def differs_from(self, base: PageTable | None) -> Iterator[int]:
+    def differs_from(self, base: PageTable | None) -> array[int]:
         """Page numbers, ascending, that a database in state ``base`` must be given.
 
         None, or a table of another page size, means all of them. Never the lock page.
         """
         if base is None or base.page_size != self.page_size:
-            yield from range(1, min(self.commit + 1, self._lock))
-            yield from range(self._lock + 1, self.commit + 1)
-            return
+            return self._all_pgnos()
+        found = array("I")
         ours, theirs = memoryview(self.sums), memoryview(base.sums)
         for at in range(0, len(ours), _BLOCK):
             mine, its = ours[at : at + _BLOCK], theirs[at : at + _BLOCK]
@@ -99,7 +98,18 @@ class PageTable:
             for i, value in enumerate(mine):
                 pgno = at + i + 1
                 if (i >= len(its) or its[i] != value) and pgno != self._lock:
-                    yield pgno
+                    found.append(pgno)
+        return found
+
+    def _all_pgnos(self) -> array[int]:
+        """All but the lock page. An array that grows number by number is slow to make."""
+        pgnos = array("I", bytes(4 * self.commit))
+        for at in range(0, self.commit, _BLOCK):
+            last = min(at + _BLOCK, self.commit)
+            pgnos[at:last] = array("I", range(at + 1, last + 1))
+        if self._lock <= self.commit:
+            del pgnos[self._lock - 1]
+        return pgnos
 
 
 def sums_of(pages: Iterable[tuple[int, bytes]], lock: int) -> Changes:

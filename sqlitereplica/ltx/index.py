@@ -14,10 +14,11 @@ of LZ4, and more of it than decompression does.
 
 from __future__ import annotations
 
-import struct
+import sys
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from itertools import accumulate, chain
 from operator import lt, sub
 
@@ -50,6 +51,7 @@ _SHORT = 256
 """Bytes of an index up to which a loop over them is as fast as anything."""
 _MAX_VARINT_SIZE = 10
 _AT_ONCE, _FEW = 512, 32  # entries
+_MOST_LANE_BYTES = 8
 _MAX_FRAME_SIZE = max_frame_size(65536)
 _LAST = [bytes([n]) for n in range(0x80)]
 _MORE = [bytes([n | 0x80]) for n in range(0x80)]
@@ -88,43 +90,69 @@ class IndexWriter:
 
     def _entries(self, first: int, last: int) -> bytes:
         pgnos, ends = self.pgnos[first:last], self.ends[first : last + 1]
-        offsets, sizes = ends[:-1], array("Q", map(sub, ends[1:], ends))
-        packed = _packed((pgnos, offsets, sizes)) if len(pgnos) > _FEW else None
+        packed = _packed(pgnos, ends) if len(pgnos) > _FEW else None
         if packed is None:
-            return b"".join(map(index_entry, pgnos, offsets, sizes))
+            sizes = map(sub, ends[1:], ends)
+            return b"".join(map(index_entry, pgnos, ends, sizes))
         return packed
 
 
-def _packed(rows: Iterable[array[int]]) -> bytes | None:
-    """Return the varints of the first numbers of all rows, of the second ones, and so on.
+def _packed(pgnos: array[int], ends: array[int]) -> bytes | None:
+    """Return the entries of frames; None if their numbers are not all of one width.
 
-    None if those of one row are not all of the same length.
+    The numbers lie side by side in one integer, in lanes of 64 bits: each operation on it
+    is done to all of them.
     """
+    count = len(pgnos)
+    offsets = _lanes(ends[:-1])
+    # A frame ends behind its offset, so no lane borrows from the one beside it.
+    rows = (_lanes(pgnos), pgnos[0]), (offsets, ends[0])
+    sizes = (_lanes(ends[1:]) - offsets, ends[1] - ends[0])
     columns: list[bytes] = []
-    for row in rows:
-        size = len(varint(max(row)))
-        if len(varint(min(row))) != size:
+    for lanes, first in (*rows, sizes):
+        width = len(varint(first))
+        if not _are_all_of(width, lanes, count):
             return None
-        columns += _varint_columns(row, size)
-    packed = bytearray(len(columns[0]) * len(columns))
+        columns += _varint_columns(lanes, width, count)
+    packed = bytearray(count * len(columns))
     for at, column in enumerate(columns):
         packed[at :: len(columns)] = column
     return bytes(packed)
 
 
-def _varint_columns(numbers: array[int], size: int) -> Iterator[bytes]:
-    """Yield the first bytes of varints of ``size`` bytes, the second ones, and so on.
+def _lanes(numbers: array[int]) -> int:
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return int.from_bytes(numbers.tobytes(), "little")
 
-    The numbers lie side by side in one integer, in lanes of 64 bits: each operation on it
-    is done to all of them.
+
+@lru_cache(64)
+def _all(value: int, count: int) -> int:
+    """Lanes that have the same value."""
+    return int.from_bytes(value.to_bytes(8, "little") * count, "little")
+
+
+def _are_all_of(width: int, lanes: int, count: int) -> bool:
+    """Whether each number is one whose varint is ``width`` bytes long.
+
+    What is added carries into the highest bit of a lane if its number reaches the bound.
     """
-    count = len(numbers)
-    lanes = int.from_bytes(struct.pack(f"<{count}Q", *numbers), "little")
-    ones = int.from_bytes((1).to_bytes(8, "little") * count, "little")
-    low, more = 0x7F * ones, 0x80 * ones
-    for at in range(size):
+    if width > _MOST_LANE_BYTES:
+        return False
+    highest = 1 << 63
+    highests, beyond = _all(highest, count), _all(highest - (1 << 7 * width), count)
+    if lanes + beyond & highests:
+        return False
+    least = 1 << 7 * (width - 1) if width > 1 else 0
+    return lanes + _all(highest - least, count) & highests == highests
+
+
+def _varint_columns(lanes: int, width: int, count: int) -> Iterator[bytes]:
+    """Yield the first bytes of varints of ``width`` bytes, the second ones, and so on."""
+    low, more = _all(0x7F, count), _all(0x80, count)
+    for at in range(width):
         septets = lanes >> 7 * at & low
-        if at < size - 1:
+        if at < width - 1:
             septets |= more
         yield septets.to_bytes(8 * count, "little")[::8]
 

@@ -228,8 +228,10 @@ class Engine:
             self._active_at = now
         if self.tickets.waiting:
             return 0.0 if self._is_free() else pace.active
-        if frames >= pace.many or self.capture.viewing or self._requests:
+        if frames >= pace.many or self._requests:
             return pace.active
+        if self.capture.viewing:
+            return pace.brisk
         quiet = now - self._active_at
         delay = pace.brisk
         if quiet >= pace.calm:
@@ -390,7 +392,7 @@ class Engine:
             return False
         table = capture.table
         # Only now: with the view came what was committed meanwhile.
-        pgnos = array("I", table.differs_from(base)) or array("I", [1])
+        pgnos = table.differs_from(base) or array("I", [1])
         delta = Delta(
             state=capture.state(),
             view=view,

@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Protocol, get_args, runtime_checkable
 
 from sqlitereplica.durations import Duration
 from sqlitereplica.errors import (
@@ -32,7 +32,6 @@ from sqlitereplica.events import (
 )
 from sqlitereplica.lifetime import Lifetime
 from sqlitereplica.policy import Lease, Retention
-from sqlitereplica.reading import Branch
 from sqlitereplica.replicate.boot import RestoreWhen, fetch_if_missing
 from sqlitereplica.replicate.calls import (
     AwaitTurn,
@@ -69,6 +68,13 @@ __all__ = ["Replicator"]
 
 _REJOIN_AFTER = 0.5
 """Seconds; many children of a fork live shorter, or become another program."""
+
+
+@runtime_checkable
+class _Unfinished(Protocol):
+    """A database that lacks pages until it is finished: a ``Branch``."""
+
+    def finish(self) -> object: ...
 
 
 class Replicator(Waiting, Lifetime):
@@ -168,7 +174,7 @@ class Replicator(Waiting, Lifetime):
         super().__init__(require, replicas=len(self._options.names))
         self._stop_timeout = seconds_of(stop_timeout, "stop_timeout")
         self._restore = restore
-        self._branch = db if isinstance(db, Branch) else None
+        self._branch = db if isinstance(db, _Unfinished) else None
         self._booting = False
         self._rejoins = True
         """Whether the copy in the child of a fork goes on."""

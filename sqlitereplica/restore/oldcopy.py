@@ -141,9 +141,9 @@ def page_sums(fd: int, page_size: int, count: int) -> Iterator[array[int]]:
         wanted = min(most, count + 1 - first)
         data = memoryview(os.pread(fd, wanted * page_size, (first - 1) * page_size))
         found = len(data) // page_size
-        pages = (
+        pages = [
             data[at : at + page_size] for at in range(0, found * page_size, page_size)
-        )
+        ]
         block = page_checksums(first, pages)
         if first <= lock < first + found:
             block[lock - first] = 0

@@ -165,7 +165,7 @@ class WayFinder:
         sums = self._sums(base, start)
         if sums is None:
             return None
-        lacking = array("I", PageTable(start.page_size, sums).differs_from(copy))
+        lacking = PageTable(start.page_size, sums).differs_from(copy)
         runs = sum(b != a + 1 for a, b in pairwise(chain([0], lacking)))
         brought = _brought_size(base, start, len(lacking))
         way = Way(

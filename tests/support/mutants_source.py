@@ -26,7 +26,7 @@ SOURCE_MUTANTS = (
     Mutant(
         "a replica that was in step a moment ago is taken for one that is",
         "replicate/engine.py",
-        '        pgnos = array("I", table.differs_from(base)) or array("I", [1])\n',
+        '        pgnos = table.differs_from(base) or array("I", [1])\n',
         "        found = [1] if was_in_step else table.differs_from(base)\n"
         '        pgnos = array("I", found)\n',
         DELTAS + ANSWER,

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 from fastcrc.crc64 import go_iso
 
-from sqlitereplica.ltx import EMPTY_CHECKSUM, database_checksum, page_checksum
+from sqlitereplica.ltx import (
+    EMPTY_CHECKSUM,
+    database_checksum,
+    page_checksum,
+    page_checksums,
+)
 
 FLAG = 1 << 63
 
@@ -33,6 +39,15 @@ def test_page_checksum_covers_number_and_contents() -> None:
     assert page_checksum(0x010203, page) == expected
     assert page_checksum(0x010203, memoryview(bytearray(page))) == expected
     assert page_checksum(0x010204, page) != expected
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 64, 256, 600])
+@pytest.mark.parametrize("first", [1, 2, 255, 256, 65_530, 2**24 - 300, 2**32 - 601])
+def test_checksums_made_together_are_those_made_alone(first: int, count: int) -> None:
+    """Whichever bytes of the numbers change on the way."""
+    pages = [bytes([n % 251]) * 512 for n in range(count)]
+    alone = [page_checksum(pgno, page) for pgno, page in enumerate(pages, first)]
+    assert list(page_checksums(first, pages)) == alone
 
 
 def test_database_checksum_of_no_pages_is_the_flag() -> None:
