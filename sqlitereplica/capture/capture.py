@@ -89,6 +89,7 @@ class Capture:
         self.checkpoints = Checkpoints(clock)
         self._source: SourceDatabase | None = None
         self._tail: WalTail | None = None
+        self._scan: _Scan | None = None
         self._checked_at = 0.0
         self.seq = 0
         self.last_timestamp = 0
@@ -101,14 +102,29 @@ class Capture:
 
     @property
     def attached(self) -> bool:
-        """True between a successful ``attach`` and ``detach``."""
-        return self._tail is not None
+        """True from the end of an attach to ``detach``."""
+        return self._tail is not None and self._scan is None
+
+    @property
+    def attaching(self) -> bool:
+        """True between ``begin`` and the end of the attach."""
+        return self._scan is not None
 
     def attach(self) -> None:
         """Open the database, pin its WAL and read it once for the page table.
 
         Raises:
             DatabaseStateError: see ``SourceDatabase``; nothing is left open.
+        """
+        self.begin()
+        while not self.read_on():
+            pass
+
+    def begin(self) -> None:
+        """Begin an attach that ``read_on`` carries on, a bit at a time.
+
+        Raises:
+            DatabaseStateError: as ``attach``.
         """
         source = SourceDatabase(
             self.path, self._connect, copy=self._copy, set_wal=self._set_wal
@@ -123,26 +139,48 @@ class Capture:
                 sleep=self._sleep,
             )
             index = tail.begin_index
-            commit = index.n_page or source.db_pages()
-            table = _scan(View(source, index, commit))
+            scan = _Scan(View(source, index, index.n_page or source.db_pages()))
         except BaseException:
             source.close()
             raise
-        self._source, self._tail, self.table = source, tail, table
-        self.commit = commit
+        self._source, self._tail, self._scan = source, tail, scan
+
+    def read_on(self) -> bool:
+        """Read some more pages for the table of an attach; True when it is complete.
+
+        Raises:
+            DatabaseStateError: as ``attach``.
+        """
+        assert self._scan is not None, "begin comes first"
+        try:
+            table = self._scan.advance()
+        except BaseException:
+            self.detach()
+            raise
+        if table is None:
+            return False
+        self._end_scan()
+        self.table, self.commit = table, table.commit
         self._forget_pending()
         # The scan begins a line of states of its own: no increment leads to it.
         self.seq += 1
         self._checked_at = self._clock()
+        return True
 
     def detach(self) -> None:
         """Let go of the database."""
         if self._tail is not None:
             self._tail.abandon()
+        self._end_scan()
         source, self._source, self._tail = self._source, None, None
         self._forget_pending()
         if source is not None:
             source.close()
+
+    def _end_scan(self) -> None:
+        scan, self._scan = self._scan, None
+        if scan is not None:
+            scan.view.release()
 
     def _forget_pending(self) -> None:
         self.pending = {}
@@ -357,12 +395,17 @@ class Capture:
         return self._source, self._tail
 
 
-def _scan(view: View) -> PageTable:
-    """Read every page once and make the table."""
-    sums = array("Q", bytes(8 * view.commit))
-    try:
-        for first, run in view.runs(range(1, view.commit + 1)):
-            sums[first - 1 : first - 1 + len(run)] = page_checksums(first, run)
-    finally:
-        view.release()
-    return PageTable(view.page_size, sums)
+class _Scan:
+    """Reads every page once and makes the table, some pages at a time."""
+
+    def __init__(self, view: View) -> None:
+        self.view = view
+        self._sums = array("Q", bytes(8 * view.commit))
+        self._runs = view.runs(range(1, view.commit + 1))
+
+    def advance(self) -> PageTable | None:
+        """Read a few hundred KiB; the table when there is nothing left to read."""
+        for first, run in self._runs:
+            self._sums[first - 1 : first - 1 + len(run)] = page_checksums(first, run)
+            return None
+        return PageTable(self.view.page_size, self._sums)

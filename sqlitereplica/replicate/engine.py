@@ -44,6 +44,7 @@ _ATTACH_PAUSE = (0.05, 5.0)
 _BUSY_FOR = 3.0
 _TABLE_PAUSE = 10.0
 _MOST_BEHIND = 4
+_SCAN_SLICE = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,6 +246,26 @@ class Engine:
 
     def _try_attach(self) -> float:
         now = self._clock()
+        try:
+            if not self.capture.attaching:
+                delay = self._begin_attach(now)
+                if delay is not None:
+                    return delay
+            # Other databases have their turn in between: a large one is long to read.
+            while not self.capture.read_on():
+                if self._clock() - now >= _SCAN_SLICE:
+                    return 0.0
+        except SourceBusyError as error:
+            return self._attach_was_busy(error)
+        self.looks.captured(self.capture.seq)
+        self._busy_since, self._attached_at, self._doubt = None, self._clock(), None
+        self.tables.begin(self.capture.table)
+        self.state, self.error = "running", None
+        self._report("attach", 20, pages=self.capture.table.commit)
+        return 0.0
+
+    def _begin_attach(self, now: float) -> float | None:
+        """Open the database; seconds to wait instead if it is not the time for it."""
         if self.state == "failed":
             error = self.error or RuntimeError("failed")
             self.tickets.fail(error)
@@ -258,16 +279,8 @@ class Engine:
             return self._attach_at - now
         self.state = "attaching"
         self.looks.begin()
-        try:
-            self.capture.attach()
-        except SourceBusyError as error:
-            return self._attach_was_busy(error)
-        self.looks.captured(self.capture.seq)
-        self._busy_since, self._attached_at, self._doubt = None, self._clock(), None
-        self.tables.begin(self.capture.table)
-        self.state, self.error = "running", None
-        self._report("attach", 20, pages=self.capture.table.commit)
-        return 0.0
+        self.capture.begin()
+        return None
 
     def _is_there(self) -> bool:
         """Whether there is a database; if not, callers of ``sync()`` are served.
@@ -335,7 +348,7 @@ class Engine:
         try:
             if self.capture.attached:
                 self._tend_tables()  # the next start is to find what every replica holds
-                self.capture.detach()
+            self.capture.detach()
         finally:
             self.tables.close()
             self.tickets.end(ended)

@@ -32,6 +32,16 @@ SOURCE_MUTANTS = (
         DELTAS + ANSWER,
     ),
     Mutant(
+        "a stop while a database is still being read leaves it locked",
+        "replicate/engine.py",
+        "            self.capture.detach()\n"
+        "        finally:\n            self.tables.close()\n",
+        "            if self.capture.attached:\n                self.capture.detach()\n"
+        "        finally:\n            self.tables.close()\n",
+        "tests/integration/engine/test_engine_attach.py"
+        "::test_stop_between_the_turns_lets_the_database_go",
+    ),
+    Mutant(
         "the WAL of a database that was replaced is left beside the new one",
         "sqlite/source.py",
         "                stack.callback(leftover.remove)\n"
