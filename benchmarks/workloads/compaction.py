@@ -39,7 +39,7 @@ from benchmarks.systems import Ours, Running, System
 
 _SYNC = 0.02
 _EACH = 0.2  # seconds of an interval for each transaction, some times what it takes
-_NEVER = 86_400
+_DAY = _NEVER = 86_400
 _TRIES = 5
 _SPARE = 4.0  # seconds of an interval besides
 _QUIET = 0.2  # of a core; a system that polls often is never idle
@@ -70,7 +70,7 @@ def _measure_asked(context: Context) -> Figures:
 
 def _measure(system: System, context: Context) -> Figures:
     """Figures of the compaction that a multiple of the interval brings."""
-    interval = math.ceil(_SPARE + _EACH * context.files)
+    interval = _interval(_SPARE + _EACH * context.files)
     with context.fresh() as folder:
         database, replica = folder / "a.db", folder / "replica"
         databases.copy(context.large, database)
@@ -151,6 +151,14 @@ def _wait_for_quiet(running: Running) -> None:
         return True if running.cpu() - cpu < _QUIET else None
 
     wait_for(is_quiet, _TIMEOUT)
+
+
+def _interval(least: float) -> int:
+    """Seconds, of which a day is a multiple.
+
+    Litestream counts from the year 1, ours from 1970: only such multiples are the same.
+    """
+    return next(n for n in range(math.ceil(least), _DAY) if _DAY % n == 0)
 
 
 def _next_multiple(moment: float, interval: int) -> float:

@@ -51,6 +51,7 @@ Pace = Callable[[int], object]
 """Called with the bytes of pages worked on; may sleep, or raise to end the work."""
 
 _MOST_AHEAD = 16 << 20
+_MOST_AHEAD_LOCAL = 4 << 20  # a read is no round trip there
 _PIECE = (16 << 10, 1 << 20)
 _THREADS = 8
 _PACE_BYTES = 1 << 20
@@ -85,24 +86,31 @@ def merging(
         PosMismatchError: they do not join.
         StoreError: the store failed.
     """
-    least, most = _PIECE
-    piece = max(least, min(most, _MOST_AHEAD // max(1, len(files))))
     with ExitStack() as stack:
-        readers: list[BinaryReader] = []
+        inputs: list[tuple[FileInfo, BinaryReader, int]] = []
+        remote: list[_Ranges] = []
         for info in files:
             kept = recent.open(info) if recent is not None else None
-            readers.append(
-                _Ranges(store, info, piece)
-                if kept is None
-                else stack.enter_context(kept)
-            )
-        remote = [reader for reader in readers if isinstance(reader, _Ranges)]
+            is_local = kept is not None or store.is_local
+            piece = _piece(len(files), is_local=is_local)
+            if kept is not None:
+                inputs.append((info, stack.enter_context(kept), piece))
+                continue
+            reader = _Ranges(store, info, piece)
+            inputs.append((info, reader, piece))
+            if not is_local:
+                remote.append(reader)
         if len(remote) > 1:
             with ThreadPoolExecutor(_THREADS, thread_name_prefix="merge") as pool:
                 list(pool.map(_Ranges.begin, remote))
-        yield merge(
-            [_Input(info, r, piece) for info, r in zip(files, readers, strict=True)]
-        )
+        yield merge([_Input(*one) for one in inputs])
+
+
+def _piece(inputs: int, *, is_local: bool) -> int:
+    """How many bytes each of so many inputs reads at a time."""
+    least, most = _PIECE
+    ahead = _MOST_AHEAD_LOCAL if is_local else _MOST_AHEAD
+    return max(least, min(most, ahead // inputs))
 
 
 def merge_files(

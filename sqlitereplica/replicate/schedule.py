@@ -2,7 +2,8 @@
 
 Theory. Level n is made of files of level n - 1, each time from where it ends, at multiples
 of its interval since the epoch, as Litestream does: so levels, and several databases, meet
-at the same boundaries, and an hour's file ends where the hour does. When a level is due
+at the same boundaries, and an hour's file ends where the hour does. (Litestream counts from
+the year 1, which is the same if a day is a multiple of the interval.) When a level is due
 ``compaction.py`` tells, which keeps when it ran; here is with what.
 
 A *run* is what one compaction merges. It may begin only where the level ends: its first
