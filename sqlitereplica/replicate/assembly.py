@@ -84,6 +84,6 @@ def _make_engine(options: Options, copy: str, meta: MetaFolder) -> Engine:
         TableFile(meta.path),
         sync_interval=options.sync_interval,
         observer=options.observer,
-        wake=driver().wake,
+        wake=lambda: driver().wake(engine),
     )
     return engine

@@ -18,15 +18,23 @@ from typing import TypeVar
 from sqlitereplica.replicate.anyworker import AnyWorker
 from sqlitereplica.replicate.engine import Engine
 
-__all__ = ["Driver", "WorkerThread", "call_guarded", "driver", "forget_driver"]
+__all__ = [
+    "Driver",
+    "WorkerThread",
+    "call_guarded",
+    "driver",
+    "forget_driver",
+    "together",
+]
 
 logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
 _AFTER_BUG = 0.1
-_GRID = 1 / 64
-"""Seconds; engines that have time are stepped together, so that we wake up seldom."""
+_GRIDS = (0.2, 1 / 64)
+"""Seconds; engines that have time are stepped together, at multiples of the first that is
+not too long: so we wake up seldom, and find the caches warm."""
 
 
 class Driver:
@@ -36,6 +44,7 @@ class Driver:
         self._lock = threading.Lock()
         self._wakeup = threading.Event()
         self._due: dict[Engine, float] = {}
+        self._woken: set[Engine] = set()
         self._tasks: list[tuple[Callable[[], None], Future[None]]] = []
         self._thread: threading.Thread | None = None
 
@@ -51,8 +60,11 @@ class Driver:
             self._due[engine] = 0.0
         self._wakeup.set()
 
-    def wake(self) -> None:
-        """Step every engine soon, whether due or not."""
+    def wake(self, engine: Engine) -> None:
+        """Step ``engine`` soon, whether due or not."""
+        with self._lock:
+            if engine in self._due:
+                self._woken.add(engine)
         self._wakeup.set()
 
     def remove(self, engine: Engine) -> Future[None]:
@@ -92,18 +104,16 @@ class Driver:
 
     def _round(self) -> bool:
         """Step who is due and sleep until the next one is, or until woken."""
-        woken = self._wakeup.is_set()
         self._wakeup.clear()
         now = time.monotonic()
         with self._lock:
-            due = [e for e, at in self._due.items() if woken or at <= now]
+            woken, self._woken = self._woken, set()
+            due = [e for e, at in self._due.items() if e in woken or at <= now]
         for engine in due:
             delay = call_guarded(engine.step, engine.fail)
             if delay is None:
                 delay = _AFTER_BUG
-            at = time.monotonic() + delay
-            if delay > _GRID:
-                at -= at % _GRID
+            at = together(time.monotonic() + delay, delay)
             with self._lock:
                 if engine in self._due:
                     self._due[engine] = at
@@ -159,6 +169,14 @@ class WorkerThread:
             if not moved and not self._stopping:
                 self._wakeup.wait(self.worker.pause or None)
         self.worker.close()
+
+
+def together(at: float, delay: float) -> float:
+    """When to step an engine that has time until ``at``, ``delay`` seconds from now."""
+    for grid in _GRIDS:
+        if delay >= grid:
+            return at - at % grid
+    return at
 
 
 def call_guarded(

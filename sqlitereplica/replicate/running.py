@@ -176,7 +176,7 @@ class Running:
             )
         need = ALL if need is None or need >= len(self.engine.workers) else need
         ticket = self.engine.wait_for(position, timeout, need)
-        driver().wake()
+        driver().wake(self.engine)
         future = ticket.futures[need]
         return Pending(future, timeout, lambda: self._expire(ticket, timeout))
 
