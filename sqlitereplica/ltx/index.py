@@ -122,6 +122,7 @@ def _packed(pgnos: array[int], ends: array[int]) -> bytes | None:
 
 def _lanes(numbers: array[int]) -> int:
     if sys.byteorder == "big":
+        numbers = numbers[:]
         numbers.byteswap()
     return int.from_bytes(numbers.tobytes(), "little")
 

@@ -231,11 +231,9 @@ class Engine:
             return 0.0 if self._is_free() else pace.active
         if frames >= pace.many or self._requests:
             return pace.active
-        if self.capture.viewing:
-            return pace.brisk
         quiet = now - self._active_at
         delay = pace.brisk
-        if quiet >= pace.calm:
+        if quiet >= pace.calm and not self.capture.viewing:
             delay = pace.idle if quiet < pace.long else pace.rest
         since = self.capture.pending_since
         if since is not None:

@@ -289,13 +289,20 @@ def test_increment_is_made_when_the_interval_is_over_and_not_before(
     assert len(level0(store)) == 2
 
 
+@pytest.mark.parametrize("is_viewed", [False, True])
 @pytest.mark.parametrize("quiet", [0.0, 0.5, 60.0])
 def test_commit_is_in_a_local_replica_after_the_interval_and_a_look(
-    db: sqlite3.Connection, store: ToldStore, make: MakeStepped, quiet: float
+    db: sqlite3.Connection,
+    store: ToldStore,
+    make: MakeStepped,
+    quiet: float,
+    is_viewed: bool,
 ) -> None:
     """With 0.1 s it takes 0.1 s and a quarter at most, however long nothing happened."""
     stepped = make(sync_interval=0.1)
     assert stepped.durable()
+    if is_viewed:  # as while a snapshot is read
+        stepped.engine.capture.view()
 
     def run_for(seconds: float) -> None:
         end = stepped.clock() + seconds
