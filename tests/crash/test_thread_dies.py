@@ -43,7 +43,8 @@ class InjectedError(Exception):
 
 STAGES: list[tuple[Any, str]] = [
     (Driver, "_round"),
-    (Capture, "attach"),
+    (Capture, "begin"),
+    (Capture, "read_on"),
     (Capture, "step"),
     (Capture, "flush"),
     (Capture, "view"),
