@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sqlitereplica.restore.ahead import Ahead
@@ -100,6 +100,7 @@ def cases(draw: st.DrawFn, values: st.SearchStrategy[int]) -> Case:
 
 
 @given(case=cases(st.integers(0, 2)))
+@example(Case([{1: 0}, {1: 0}, {1: 1, 2: 1}], [(3, 3)], 1))
 def test_what_is_let_pass_is_a_state(case: Case) -> None:
     """Of the transaction asked for, or of a later one that the snapshot has whole."""
     if not case.is_mixed():

@@ -20,6 +20,7 @@ from sqlitereplica.capture import Capture, CheckpointLimits, ContinuityLostError
 from sqlitereplica.capture.tail import WalTail
 from sqlitereplica.errors import DatabaseStateError
 from sqlitereplica.ltx import lock_pgno
+from sqlitereplica.sqlite.connection import SourceConnection
 
 PAGE_SIZES = [512, 1024, 2048, 4096, 8192, 16384, 32768, 65536]
 
@@ -289,8 +290,9 @@ def test_large_wal_file_is_truncated_when_that_is_safe(path: Path) -> None:
     db.close()
 
 
+@pytest.mark.parametrize("is_backfilled", [True, False])
 def test_reset_under_our_mark_is_noticed(
-    db: sqlite3.Connection, captured: Captured
+    db: sqlite3.Connection, captured: Captured, is_backfilled: bool
 ) -> None:
     """If somebody drops our locks, capture says so instead of going on with a gap."""
     db.execute("insert into t(v) values(1)")
@@ -301,9 +303,35 @@ def test_reset_under_our_mark_is_noticed(
     other = "import sqlite3,sys;c=sqlite3.connect(sys.argv[1],isolation_level=None);"
     other += "[c.execute('insert into t(v) values(1)') and "
     other += "c.execute('pragma wal_checkpoint(restart)').fetchall() for i in range(3)]"
+    if not is_backfilled:
+        # Without a close, which would backfill what it takes for its own.
+        other += ";c.execute('insert into t(v) values(1)');import os;os._exit(0)"
     _run_python(other, captured.path)
     with pytest.raises(ContinuityLostError):
         captured.sync()
+
+
+def test_nothing_gets_between_two_readers(
+    db: sqlite3.Connection, captured: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is done just before the second begins: the first still holds the WAL."""
+    db.execute("pragma busy_timeout=0")
+    begin_read, meddling = SourceConnection.begin_read, [True]
+
+    def begin(connection: SourceConnection) -> None:
+        if meddling:
+            meddling.pop()
+            for _ in range(3):
+                db.execute("insert into t(v) values(2)")
+                db.execute("pragma wal_checkpoint(restart)").fetchall()
+        begin_read(connection)
+
+    monkeypatch.setattr(SourceConnection, "begin_read", begin)
+    db.execute("insert into t(v) values(1)")
+    captured.capture.step()
+    assert not meddling
+    db.execute("insert into t(v) values(3)")
+    assert same(captured)
 
 
 def test_replaced_database_is_noticed(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sqlitereplica.errors import StoreError
@@ -28,6 +28,8 @@ def parse(name: str, root: str = "r", **entry: Any) -> list[GenerationFile]:
     index=st.integers(0, 2**32 - 1),
     offset=st.none() | st.integers(0, 2**60 - 1),
 )
+@example(GENERATION, 0, 2**32)
+@example(GENERATION, 2**32 - 1, 2**60 - 1)
 def test_key_is_parsed_back(generation: str, index: int, offset: int | None) -> None:
     """Whatever the numbers; offsets beyond 4 GiB have more digits."""
     file = GenerationFile(generation, index, offset, 5, 1500, 1500)
