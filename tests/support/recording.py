@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sqlite3
+import weakref
 from array import array
 from pathlib import Path
 
@@ -38,6 +39,8 @@ class Recording:
         self._database = sqlite3.connect(
             path, isolation_level=None, check_same_thread=False
         )
+        # Python 3.13 tells of connections that are left open.
+        weakref.finalize(self, self._database.close)
         self._database.execute(f"PRAGMA page_size={page_size}")
         self._database.execute("PRAGMA journal_mode=WAL")
 
