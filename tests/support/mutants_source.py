@@ -165,7 +165,8 @@ SOURCE_MUTANTS = (
         "            try:\n                self._other.begin_read()\n",
         "            try:\n                self._held.rollback()\n"
         "                self._other.begin_read()\n",
-        CAPTURE + "test_nothing_gets_between_two_readers",
+        "tests/integration/capture/test_capture_hand_over.py"
+        "::test_nothing_gets_between_two_readers",
     ),
     Mutant(
         "frames past mxFrame are read: uncommitted ones",

@@ -20,7 +20,6 @@ from sqlitereplica.capture import Capture, CheckpointLimits, ContinuityLostError
 from sqlitereplica.capture.tail import WalTail
 from sqlitereplica.errors import DatabaseStateError
 from sqlitereplica.ltx import lock_pgno
-from sqlitereplica.sqlite.connection import SourceConnection
 
 PAGE_SIZES = [512, 1024, 2048, 4096, 8192, 16384, 32768, 65536]
 
@@ -309,29 +308,6 @@ def test_reset_under_our_mark_is_noticed(
     _run_python(other, captured.path)
     with pytest.raises(ContinuityLostError):
         captured.sync()
-
-
-def test_nothing_gets_between_two_readers(
-    db: sqlite3.Connection, captured: Captured, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever is done just before the second begins: the first still holds the WAL."""
-    db.execute("pragma busy_timeout=0")
-    begin_read, meddling = SourceConnection.begin_read, [True]
-
-    def begin(connection: SourceConnection) -> None:
-        if meddling:
-            meddling.pop()
-            for _ in range(3):
-                db.execute("insert into t(v) values(2)")
-                db.execute("pragma wal_checkpoint(restart)").fetchall()
-        begin_read(connection)
-
-    monkeypatch.setattr(SourceConnection, "begin_read", begin)
-    db.execute("insert into t(v) values(1)")
-    captured.capture.step()
-    assert not meddling
-    db.execute("insert into t(v) values(3)")
-    assert same(captured)
 
 
 def test_replaced_database_is_noticed(
